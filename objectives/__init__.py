@@ -1,0 +1,1 @@
+"""What can be trained. The only package that knows torch; it knows nothing of optuna, mlflow or search."""

@@ -1,0 +1,1 @@
+"""The search service. File map and vocabulary: see README.md, "How it works"."""

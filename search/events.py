@@ -1,0 +1,198 @@
+"""What can happen in a study: frozen records, appended to the ledger before anything acts on them.
+
+StudyCreated         once, first: definition, fingerprint, what was measured at the start
+SessionOpened        a coordinator took the study up            } one pair per run of the command;
+SessionClosed        it let go in order, and why                } after kill -9 the second is missing
+TrialAsked           the sampler (or the baseline) gave a trial its number and parameters
+AttemptStarted       a trainer trains it, from its first epoch
+EpochReported        one epoch of one attempt, measured
+CheckpointSaved      its best weights are on disk
+AttemptInterrupted   the attempt ended without a result; the trial will be trained again
+TrialFinished        the trial has its outcome, for good
+CheckpointRemoved    overtaken: its weights are off the disk
+ModelExported        the champion's network is on disk, ready to be registered
+
+`at` is seconds since the epoch (Unix), UTC. Paths are relative to the study's folder.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from search.contract import Confusion, Value
+
+Outcome = Literal["complete", "pruned", "failed"]
+Reason = Literal["epochs", "patience", "rung", "diverged", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCreated:
+    at: float
+    study: str
+    definition: Mapping[str, Any]
+    """As the study file gives it, completed by defaults and the command line."""
+    fingerprint: str
+    precision: str
+    facts: Mapping[str, Any]
+    """What the objective says of its data: data_set, checksum, n_train, n_validation, input_shape, classes."""
+    versions: Mapping[str, str]
+    commit: str
+    """The project's git commit, or ""."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened:
+    at: float
+    host: str
+    pid: int
+    device: str
+    n_trainers: int
+    probe: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionClosed:
+    at: float
+    reason: str
+    """ "done", "interrupted", "timeout" or "stopped: ..."."""
+    trained_s: float
+    waited_s: float
+    """Summed over the trainers: time in training, and time without anything to train."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialAsked:
+    at: float
+    trial: int
+    raw: Mapping[str, Value]
+    """What the sampler drew, by name of the space."""
+    hyperparameters: Mapping[str, Value]
+    """The effective values, the study's constants included: what is trained."""
+    baseline: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    at: float
+    trial: int
+    attempt: int
+    trainer: int
+    device: str
+    structure: str
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReported:
+    at: float
+    trial: int
+    attempt: int
+    epoch: int
+    """0 is the untrained network."""
+    metrics: Mapping[str, float]
+    """Means over the replicates; may hold NaN and infinities."""
+    replicates: tuple[Mapping[str, float], ...] = ()
+    """Each replicate's own, where there are several."""
+    confusion: Confusion | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved:
+    at: float
+    trial: int
+    attempt: int
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptInterrupted:
+    at: float
+    trial: int
+    attempt: int
+    reason: str
+    alone_next: bool = False
+    """The next attempt shares a population with nobody: this one may have brought its population down."""
+    max_slots: int | None = None
+    """Populations of this structure may hold at most so many slots from now on: memory ran out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFinished:
+    at: float
+    trial: int
+    attempt: int
+    outcome: Outcome
+    reason: Reason
+    value: float | None
+    """The metric at its best epoch; None where no epoch gave a finite one."""
+    best_epoch: int | None
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRemoved:
+    at: float
+    trial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelExported:
+    at: float
+    trial: int
+    path: str
+
+
+Event = (
+    StudyCreated
+    | SessionOpened
+    | SessionClosed
+    | TrialAsked
+    | AttemptStarted
+    | EpochReported
+    | CheckpointSaved
+    | AttemptInterrupted
+    | TrialFinished
+    | CheckpointRemoved
+    | ModelExported
+)
+KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        StudyCreated,
+        SessionOpened,
+        SessionClosed,
+        TrialAsked,
+        AttemptStarted,
+        EpochReported,
+        CheckpointSaved,
+        AttemptInterrupted,
+        TrialFinished,
+        CheckpointRemoved,
+        ModelExported,
+    )
+}
+
+
+def encode(event: Event) -> tuple[str, str]:
+    """Return the event's kind and its JSON, in which NaN and infinities stand as Python's json writes them."""
+    return type(event).__name__, json.dumps(asdict(event), separators=(",", ":"))
+
+
+def decode(kind: str, payload: str) -> Event:
+    """The inverse of encode.
+
+    Raises:
+        KeyError: no such kind, as in a ledger written by a newer version.
+    """
+    fields = json.loads(payload)
+    if kind == "EpochReported":
+        fields["replicates"] = tuple(fields["replicates"])
+        if fields["confusion"] is not None:
+            fields["confusion"] = tuple(map(tuple, fields["confusion"]))
+    if kind == "TrialAsked":
+        for name in ("raw", "hyperparameters"):
+            fields[name] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields[name].items()}
+    return KINDS[kind](**fields)
