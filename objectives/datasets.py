@@ -54,7 +54,7 @@ class Published:
     """File name -> digest of its content."""
     classes: tuple[str, ...]
     validation: int
-    parse: Callable[[list[bytes]], tuple[NDArray[np.uint8], NDArray[np.int64]]]
+    parse: Callable[[Iterable[bytes]], tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
 
 def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str], None]) -> Examples:
@@ -77,7 +77,7 @@ def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str
     folder = data_dir / published.folder
     if not all((folder / file).is_file() for file in published.files):
         _download(published, data_dir=data_dir, progress=progress)
-    x, y = published.parse([_verified(folder / file, published) for file in published.files])
+    x, y = published.parse(_verified(folder / file, published) for file in published.files)
     return Examples(
         name=str(name),
         x=x,
@@ -160,13 +160,13 @@ def _missing(published: Published, data_dir: Path, error: Exception) -> str:
     )
 
 
-def _parsed_cifar(contents: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _parsed_cifar(contents: Iterable[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     batches = [pickle.loads(content, encoding="bytes") for content in contents]  # noqa: S301 - digests were checked
     x = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
     return x, np.concatenate([np.asarray(batch[b"labels"], np.int64) for batch in batches])
 
 
-def _parsed_idx(contents: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _parsed_idx(contents: Iterable[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Source: LeCun, Cortes, Burges, "The MNIST database": headers of 16 bytes (images) and 8 bytes (labels)."""
     images, labels = contents
     x = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28)
