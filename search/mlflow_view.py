@@ -1,0 +1,400 @@
+"""MLflow as a view of the ledger: experiment = study, a parent run, below it one run per attempt.
+
+A run is ended last, when its metrics and artifacts are there. Everything is written under explicit run ids with the
+times of the ledger, so that writing twice changes nothing: MLflow stores a metric once per (name, time, step, value).
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from search import figures
+from search.errors import ViewError
+from search.events import (
+    AttemptInterrupted,
+    AttemptStarted,
+    CheckpointRemoved,
+    CheckpointSaved,
+    EpochReported,
+    Event,
+    ModelExported,
+    SessionClosed,
+    SessionOpened,
+    StudyCreated,
+    TrialFinished,
+)
+from search.follower import ledger_id, shown
+from search.state import Attempt, State, Trial
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CURSOR, LEDGER, TRIAL, ATTEMPT = "ledger_seq", "ledger", "trial", "attempt"
+UI = "http://127.0.0.1:5000"
+METRICS_PER_BATCH = 1000
+"""Source: the limit of MLflow's log-batch request; of parameters and tags it takes 100."""
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+
+class MlflowView:
+    name = "MLflow"
+    pause_s = 2.0
+
+    def __init__(
+        self,
+        study: str,
+        tracking_uri: str,
+        artifacts: Path,
+        study_folder: Path,
+        trial_url: Callable[[int], str | None] = lambda trial: None,
+    ) -> None:
+        """Make the view; nothing is opened or created yet.
+
+        Args:
+            tracking_uri: an SQLAlchemy URL, or the address of an MLflow server.
+            artifacts: where runs keep their files unless a server decides.
+            study_folder: holds the checkpoints and exported models that events name, and the pictures.
+            trial_url: trial -> its page in Optuna's dashboard, None while there is none.
+        """
+        self._name = study
+        self._uri = tracking_uri
+        self._shown_uri = shown(tracking_uri)
+        self._artifacts = artifacts
+        self._folder = study_folder
+        self._trial_url = trial_url
+        self._client: MlflowClient | None = None
+        self._experiment = self._parent = ""
+        self._runs: dict[tuple[int, int], str] = {}
+
+    def check(self) -> None:
+        """Make sure that MLflow can be used, without creating anything.
+
+        Raises:
+            ViewError: it cannot.
+        """
+        path = _sqlite_file(self._uri)
+        if path is None or path.exists():
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Connect; a missing database is created, which takes some five seconds.
+
+        Raises:
+            ViewError: MLflow cannot be reached, or the database not written.
+        """
+        with self._trouble():
+            self._client = connect(self._uri)
+            self._client.search_experiments(max_results=1)
+
+    def open(self, created: StudyCreated) -> int:
+        """Find or create the experiment and its parent run; return the last sequence number they hold.
+
+        Raises:
+            ViewError: an experiment of this name is there that this ledger did not write, or it was deleted.
+        """
+        with self._trouble():
+            self._experiment = self._found_experiment() or self._new_experiment(created)
+            runs = list(_all_runs(self._connected, self._experiment))
+            parents = [run for run in runs if LEDGER in run.data.tags]
+            if any(run.data.tags[LEDGER] != ledger_id(created) for run in parents):
+                raise ViewError(
+                    f"{self._shown_uri}: the MLflow experiment {self._name!r} was not written from this study's "
+                    f"ledger. Remove it (python -m search.delete --study {self._name}) or start under another --name."
+                )
+            self._runs = {
+                (int(run.data.tags[TRIAL]), int(run.data.tags[ATTEMPT])): run.info.run_id
+                for run in runs
+                if TRIAL in run.data.tags and ATTEMPT in run.data.tags
+            }
+            if parents:
+                self._parent = parents[0].info.run_id
+                return int(parents[0].data.tags.get(CURSOR, 0))
+            tags = study_tags(created) | {"mlflow.runName": self._name, LEDGER: ledger_id(created)}
+            self._parent = self._created_run(created.at, tags)
+            return 0
+
+    def take(self, events: Sequence[tuple[int, Event]], state: State) -> None:
+        with self._trouble():
+            of_attempts: dict[tuple[int, int], list[Event]] = {}
+            for _, event in events:
+                if key := _attempt_of(event, state):
+                    of_attempts.setdefault(key, []).append(event)
+            for (number, attempt), new in of_attempts.items():
+                self._write_attempt(state, state.trials[number], attempt, new)
+            if any(isinstance(event, ModelExported) for _, event in events):
+                self._register(state)
+            self._write_parent(state, [event for _, event in events])
+            self._connected.set_tag(self._parent, CURSOR, str(events[-1][0]))
+
+    def run_url(self, trial: int, attempt: int) -> str | None:
+        """The run's page in the MLflow UI at its default address; None while there is no such run."""
+        run = self._runs.get((trial, attempt))
+        base = self._uri.rstrip("/") if self._uri.startswith("http") else UI
+        return f"{base}/#/experiments/{self._experiment}/runs/{run}" if run else None
+
+    @property
+    def _connected(self) -> "MlflowClient":
+        assert self._client is not None, "prepare() comes first"
+        return self._client
+
+    def _found_experiment(self) -> str | None:
+        experiment = self._connected.get_experiment_by_name(self._name)
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage == "deleted":
+            raise ViewError(
+                f"{self._shown_uri}: the MLflow experiment {self._name!r} was deleted there, but not for good. Restore "
+                f"it (mlflow experiments restore --experiment-id {experiment.experiment_id}), or remove the study: "
+                f"python -m search.delete --study {self._name}."
+            )
+        return str(experiment.experiment_id)
+
+    def _new_experiment(self, created: StudyCreated) -> str:
+        local = None if self._uri.startswith("http") else (self._artifacts / self._name).resolve().as_uri()
+        tags = study_tags(created) | {"mlflow.note.content": str(created.definition.get("title", ""))}
+        return str(self._connected.create_experiment(self._name, artifact_location=local, tags=tags))
+
+    def _created_run(self, at: float, tags: Mapping[str, str]) -> str:
+        run = self._connected.create_run(self._experiment, start_time=_ms(at), tags=dict(tags))
+        return str(run.info.run_id)
+
+    def _write_attempt(self, state: State, trial: Trial, number: int, new: Sequence[Event]) -> None:
+        """Write what is new about one attempt; its end, if that is among it, comes last."""
+        attempt = next(a for a in trial.attempts if a.number == number)
+        if (trial.number, number) not in self._runs:
+            tags = _attempt_tags(state, trial, attempt) | {"mlflow.parentRunId": self._parent}
+            self._runs[trial.number, number] = self._created_run(attempt.started_at, tags)
+        run = self._runs[trial.number, number]
+        if any(isinstance(event, AttemptStarted) for event in new):
+            self._write_start(run, trial)
+        epochs = {event.epoch for event in new if isinstance(event, EpochReported)}
+        self._log(run, _epoch_metrics(attempt, epochs))
+        if number == trial.attempts[-1].number:
+            self._write_checkpoint(run, trial, removed=any(isinstance(e, CheckpointRemoved) for e in new))
+        if attempt.interrupted and any(isinstance(event, AttemptInterrupted) for event in new):
+            self._end(run, "KILLED", attempt.ended_at, {"attempt_state": "interrupted", "reason": attempt.interrupted})
+        if any(isinstance(event, TrialFinished) for event in new):
+            self._write_result(run, state, trial)
+
+    def _write_start(self, run: str, trial: Trial) -> None:
+        from mlflow.entities import Param
+
+        values = iter(trial.hyperparameters.items())
+        while chunk := list(islice(values, 100)):
+            params = [Param(name, str(list(value) if isinstance(value, tuple) else value)) for name, value in chunk]
+            self._connected.log_batch(run, params=params)
+        if link := self._trial_url(trial.number):
+            note = f"[Trial {trial.number} in the Optuna dashboard]({link})"
+            self._connected.set_tag(run, "mlflow.note.content", note)
+
+    def _write_result(self, run: str, state: State, trial: Trial) -> None:
+        assert state.created is not None
+        client, pictures = self._connected, self._folder / "figures"
+        classes = state.created.facts.get("classes", ())
+        self._log(run, _result_metrics(trial, state.definition["metric"]))
+        for picture in (figures.curves_file(pictures, trial), figures.confusion_file(pictures, trial, classes)):
+            if picture is not None:
+                client.log_artifact(run, str(picture))
+        if trial.confusion is not None:
+            counts = {"classes": list(classes), "epoch": trial.best_epoch, "counts": [list(r) for r in trial.confusion]}
+            client.log_dict(run, counts, "confusion_matrix.json")
+            table = {"epoch": trial.best_epoch, "classes": figures.precision_recall(trial.confusion, classes)}
+            client.log_dict(run, table, "precision_recall.json")
+        if trial.traceback or trial.error:
+            client.log_text(run, trial.traceback or trial.error, "traceback.txt")
+        tags = {"state": str(trial.outcome), "attempt_state": "finished", "reason": str(trial.reason)}
+        self._end(run, STATUS[str(trial.outcome)], trial.finished_at, tags)
+
+    def _write_checkpoint(self, run: str, trial: Trial, *, removed: bool) -> None:
+        """Make the run's checkpoint folder what the ledger says: the kept weights with their SHA-256, or nothing."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if trial.checkpoint is not None:
+            path = self._folder / trial.checkpoint.path
+            digest = path.with_name(f"{path.name}.sha256")
+            if path.exists():
+                self._connected.log_artifact(run, str(path), "checkpoint")
+            if digest.exists():
+                self._connected.log_artifact(run, str(digest), "checkpoint")
+        elif removed and self._connected.list_artifacts(run, "checkpoint"):
+            uri = self._connected.get_run(run).info.artifact_uri
+            repository = get_artifact_repository(uri, tracking_uri=self._uri)
+            repository.delete_artifacts("checkpoint")  # type: ignore[no-untyped-call]
+
+    def _end(self, run: str, status: str, at: float | None, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._connected.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+        self._connected.set_terminated(run, status, _ms(at or 0.0))
+
+    def _log(self, run: str, metrics: Sequence[tuple[str, float, float, int]]) -> None:
+        """Log (name, value, at, step), leaving out what is not finite: MLflow would draw infinity as 1.8e308."""
+        from mlflow.entities import Metric
+
+        rows = (Metric(name, value, _ms(at), step) for name, value, at, step in metrics if math.isfinite(value))
+        while chunk := list(islice(rows, METRICS_PER_BATCH)):
+            self._connected.log_batch(run, metrics=chunk)
+
+    def _write_parent(self, state: State, new: Sequence[Event]) -> None:
+        """Count the study's outcomes on the parent run, and end it with the session."""
+        finished = {event.trial for event in new if isinstance(event, TrialFinished)}
+        if finished:
+            self._log(self._parent, _summary_metrics(state, finished))
+        for event in new:
+            if isinstance(event, SessionOpened):
+                self._connected.update_run(self._parent, status="RUNNING")
+            elif isinstance(event, SessionClosed):
+                status = "FINISHED" if event.reason == "done" else "KILLED"
+                self._end(self._parent, status, event.at, {"state": event.reason})
+
+    def _register(self, state: State) -> None:
+        from search.champion import register
+
+        exported = state.exported
+        assert exported is not None
+        attempt = state.trials[exported.trial].attempts[-1].number
+        run, program = self._runs[exported.trial, attempt], self._folder / exported.path
+        if program.exists():
+            register(self._connected, self._name, program=program, trial=exported.trial, run=run)
+
+    @contextmanager
+    def _trouble(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, sa.exc.SQLAlchemyError, OSError) as error:
+            raise ViewError(
+                f"{self._shown_uri}: {type(error).__name__}: {error}. Check that MLflow can be reached and written."
+            ) from error
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client that fails fast where nobody answers, creates a missing database silently, and reports to nobody."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)
+    import logging
+
+    from mlflow import MlflowClient
+
+    for logger in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    path = _sqlite_file(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def study_tags(created: StudyCreated) -> dict[str, str]:
+    """What every run of a study carries, so that the UI can filter by it."""
+    facts = created.facts
+    return {
+        "study": created.study,
+        "data_set": str(facts.get("data_set", "")),
+        "data_checksum": str(facts.get("checksum", "")),
+        "metric": str(created.definition["metric"]),
+        "direction": str(created.definition["direction"]),
+        "precision": created.precision,
+        "versions": ", ".join(f"{name} {version}" for name, version in created.versions.items()),
+        "git_commit": created.commit,
+        "mlflow.source.git.commit": created.commit,
+        "mlflow.source.name": "search.run",
+        "fingerprint": created.fingerprint,
+    }
+
+
+def _attempt_tags(state: State, trial: Trial, attempt: Attempt) -> dict[str, str]:
+    assert state.created is not None
+    again = f", attempt {attempt.number}" if attempt.number > 1 else ""
+    return study_tags(state.created) | {
+        "mlflow.runName": f"trial {trial.number}{again}",
+        TRIAL: str(trial.number),
+        ATTEMPT: str(attempt.number),
+        "state": "running",
+        "attempt_state": "running",
+        "baseline": str(trial.baseline).lower(),
+        "structure": attempt.structure,
+        "device": attempt.device,
+    }
+
+
+def _attempt_of(event: Event, state: State) -> tuple[int, int] | None:
+    """(trial, attempt) whose run the event changes, if it changes one."""
+    if isinstance(event, CheckpointRemoved):
+        return event.trial, state.trials[event.trial].attempts[-1].number
+    if isinstance(event, AttemptStarted | EpochReported | CheckpointSaved | AttemptInterrupted | TrialFinished):
+        return event.trial, event.attempt
+    return None
+
+
+def _epoch_metrics(attempt: Attempt, epochs: set[int]) -> list[tuple[str, float, float, int]]:
+    """(name, value, at, epoch) of these epochs; `gap` is the validation loss less the training loss."""
+    rows, before = [], attempt.started_at
+    for report in attempt.reports:
+        metrics = dict(report.metrics) | {"epoch_s": report.at - before}
+        if {"train_loss", "val_loss"} <= report.metrics.keys():
+            metrics["gap"] = report.metrics["val_loss"] - report.metrics["train_loss"]
+        before = report.at
+        if report.epoch in epochs:
+            rows += [(name, value, report.at, report.epoch) for name, value in metrics.items()]
+    return rows
+
+
+def _result_metrics(trial: Trial, metric: str) -> list[tuple[str, float, float, int]]:
+    """The value, where it was reached, and what else was measured there."""
+    at = trial.finished_at or 0.0
+    values = {"n_epochs": float(max((r.epoch for r in trial.reports), default=0))}
+    if trial.value is not None and trial.best_epoch is not None:
+        values |= {f"best_{metric}": trial.value, "best_epoch": float(trial.best_epoch)}
+        best = next(report.metrics for report in trial.reports if report.epoch == trial.best_epoch)
+        values |= {f"{name}_at_best": value for name, value in best.items() if name not in (metric, "lr", "penalty")}
+    return [(name, value, at, 0) for name, value in values.items()]
+
+
+def _summary_metrics(state: State, new: set[int]) -> list[tuple[str, float, float, int]]:
+    """The study after each of the new outcomes: counts, and the best value so far, by number of finished trials."""
+    maximize = state.definition["direction"] == "maximize"
+    counts, best, rows = dict.fromkeys(STATUS, 0), None, []
+    for step, trial in enumerate(sorted(state.finished, key=lambda t: (t.finished_at or 0.0, t.number)), start=1):
+        counts[str(trial.outcome)] += 1
+        if trial.outcome == "complete" and trial.value is not None:
+            best = trial.value if best is None else (max if maximize else min)(best, trial.value)
+        if trial.number in new:
+            at = trial.finished_at or 0.0
+            rows += [(f"n_{outcome}", float(count), at, step) for outcome, count in counts.items()]
+            rows += [("best_value", best, at, step)] if best is not None else []
+    return rows
+
+
+def _all_runs(client: "MlflowClient", experiment: str) -> Iterator["Run"]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    if not uri.startswith("sqlite"):
+        return None
+    return Path(sa.make_url(uri).database or "")
+
+
+def _ms(at: float) -> int:
+    return int(at * 1000)
