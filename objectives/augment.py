@@ -1,0 +1,118 @@
+"""Augmentation on the device, each example for itself, the strength per slot.
+
+P slots, B examples, C H W image. Shift and flip happen while uint8 images are gathered: one pass over rows, one over
+columns. What leaves the image is replaced by black there, as torchvision's RandomCrop does; rotation and cutout, which
+come after normalization, fill with the mean.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from objectives.hyperparameters import AUGMENTATION, HyperparameterError, Value, number
+from objectives.streams import key, uniform
+
+Draw = tuple[int, int]
+"""A slot's seed, and how many updates it has had."""
+
+
+def check(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int, ...]) -> None:
+    """Refuse augmentation of inputs that are no images, and shifts out of the image.
+
+    Raises:
+        HyperparameterError: see above.
+    """
+    used = [name for name in AUGMENTATION if name != "noise" and number(hyperparameters, name)]
+    if used and len(input_shape) != 3:
+        raise HyperparameterError(
+            f"{', '.join(used)}: an input is a vector {input_shape}, not an image. Switch it off."
+        )
+    if number(hyperparameters, "shift") >= min(input_shape[1:], default=1e9):
+        raise HyperparameterError(f"shift = {hyperparameters['shift']}: must be less than the image, {input_shape}.")
+
+
+def gather(images: Tensor, index_PB: Tensor, *, slots: Sequence[Mapping[str, Value]], draws: Sequence[Draw]) -> Tensor:
+    """Return the chosen images (P, B, C, H, W), uint8 like `images` (N, C, H, W), shifted and flipped."""
+    n_channels, height, width = images.shape[1:]
+    shape, device = (*index_PB.shape, n_channels, height, width), images.device
+    index = index_PB.reshape(-1)
+    shifts = [number(slot, "shift") for slot in slots]
+    flips = [number(slot, "flip") for slot in slots]
+    if not any(shifts) and not any(flips):
+        return images.index_select(0, index).view(shape)
+    column = torch.arange(width, device=device).expand(len(index), width)
+    if any(flips):
+        coin = _drawn("flip", draws, index_PB) < _column(flips, device) / 2
+        column = torch.where(coin.view(-1, 1), width - 1 - column, column)
+    if not any(shifts):
+        x = images.index_select(0, index)
+        return x.gather(3, _along_width(column, x)).view(shape)
+    row = torch.arange(height, device=device) + _offsets("shift rows", shifts, draws, index_PB)
+    column = column + _offsets("shift columns", shifts, draws, index_PB)
+    inside = ((row >= 0) & (row < height)).unsqueeze(2) & ((column >= 0) & (column < width)).unsqueeze(1)
+    first = index.unsqueeze(1) * n_channels + torch.arange(n_channels, device=device)
+    rows = first.unsqueeze(2) * height + row.clamp_(0, height - 1).unsqueeze(1)
+    x = images.view(-1, width).index_select(0, rows.view(-1)).view(-1, n_channels, height, width)
+    return x.gather(3, _along_width(column.clamp_(0, width - 1), x)).mul_(inside.unsqueeze(1)).view(shape)
+
+
+def distort(x_PBCHW: Tensor, *, slots: Sequence[Mapping[str, Value]], draws: Sequence[Draw]) -> Tensor:
+    """Rotate normalized images, cut a square out of them, add noise; vectors (P, B, D) take the noise alone."""
+    names = {name: [number(slot, name) for slot in slots] for name in ("rotate", "cutout", "noise")}
+    x, device = x_PBCHW, x_PBCHW.device
+    if any(names["rotate"]):
+        x = _rotated(x, names["rotate"], draws)
+    if any(names["cutout"]):
+        x = x * _outside_square(x, names["cutout"], draws)
+    if any(names["noise"]):
+        keys = [key(seed, "noise", count) for seed, count in draws]
+        normal = torch.special.ndtri(uniform(keys, x[0].numel(), device=device).clamp_(min=2.0**-54))
+        x = x + normal.mul_(_column(names["noise"], device)).to(x.dtype).view(x.shape)
+    return x
+
+
+def _rotated(x_PBCHW: Tensor, degrees: Sequence[float], draws: Sequence[Draw]) -> Tensor:
+    turn = _drawn("rotate", draws, x_PBCHW[:, :, 0, 0, 0]).mul_(2).sub_(1) * _column(degrees, x_PBCHW.device)
+    angle = torch.deg2rad(turn).view(-1).to(x_PBCHW.dtype)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    theta = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1)
+    images = x_PBCHW.flatten(0, 1)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    turned = functional.grid_sample(images, grid, align_corners=False)
+    return torch.where(angle.view(-1, 1, 1, 1) == 0, images, turned).view(x_PBCHW.shape)
+
+
+def _outside_square(x_PBCHW: Tensor, sides: Sequence[float], draws: Sequence[Draw]) -> Tensor:
+    """Return 0 in a square around a random pixel, cut at the border, 1 elsewhere: (P, B, 1, H, W).
+
+    Source: DeVries and Taylor (2017), arXiv:1708.04552.
+    """
+    height, width = x_PBCHW.shape[3:]
+    hit = []
+    for axis, size in (("cutout rows", height), ("cutout columns", width)):
+        center = (_drawn(axis, draws, x_PBCHW[:, :, 0, 0, 0]) * size).floor_().unsqueeze(2)
+        start = center - (_column(sides, x_PBCHW.device) / 2).floor_().unsqueeze(2)
+        place = torch.arange(size, device=x_PBCHW.device)
+        hit.append((place >= start) & (place < start + _column(sides, x_PBCHW.device).unsqueeze(2)))
+    return (~(hit[0].unsqueeze(3) & hit[1].unsqueeze(2))).to(x_PBCHW.dtype).unsqueeze(2)
+
+
+def _drawn(purpose: str, draws: Sequence[Draw], like_PB: Tensor) -> Tensor:
+    keys = [key(seed, purpose, count) for seed, count in draws]
+    return uniform(keys, like_PB.shape[1], device=like_PB.device)
+
+
+def _offsets(purpose: str, shifts: Sequence[float], draws: Sequence[Draw], index_PB: Tensor) -> Tensor:
+    """Whole numbers from -shift to shift, each as likely, (P * B, 1)."""
+    limit = _column(shifts, index_PB.device)
+    return ((_drawn(purpose, draws, index_PB) * (2 * limit + 1)).floor_() - limit).long().view(-1, 1)
+
+
+def _column(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device).unsqueeze(1)
+
+
+def _along_width(column: Tensor, x_BCHW: Tensor) -> Tensor:
+    return column[:, None, None, :].expand(x_BCHW.shape)

@@ -1,0 +1,266 @@
+"""Classification of images or vectors: cross-entropy, accuracy and confusion counts of MLPs and CNNs.
+
+P slots, B examples, C H W image, D features, K classes, V validation examples.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from objectives import augment, models, saved
+from objectives.data import Dataset, load, stratified_split
+from objectives.hyperparameters import (
+    AUGMENTATION,
+    NETWORK,
+    TRAINING,
+    Hyperparameter,
+    HyperparameterError,
+    Value,
+    completed,
+    number,
+)
+from objectives.layers import dropout
+from objectives.population import Evaluation, Population, Slot, Tensors
+from objectives.streams import generator, key
+
+EVALUATION_BATCH = 1000
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+
+
+class Classification:
+    """Satisfies search.contract.Objective; the class itself is an ObjectiveFactory."""
+
+    HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
+        **NETWORK,
+        **TRAINING,
+        **AUGMENTATION,
+        "label_smoothing": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),
+    }
+    METRICS: Mapping[str, str] = {
+        "train_loss": "minimize",
+        "val_loss": "minimize",
+        "train_accuracy": "maximize",
+        "val_accuracy": "maximize",
+        "penalty": "none",
+        "lr": "none",
+    }
+
+    def __init__(
+        self,
+        *,
+        data: Mapping[str, object],
+        data_dir: Path,
+        seed: int,
+        device: str,
+        precision: str,
+        progress: Callable[[str], None],
+    ) -> None:
+        """Load and split the data.
+
+        Raises:
+            DataError: they are missing, damaged or of the wrong form.
+        """
+        self._dataset = load(data, data_dir=data_dir, seed=seed, device=device, progress=progress)
+        self._seed, self._precision = seed, precision
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        dataset = self._dataset
+        return {
+            "data_set": dataset.name,
+            "checksum": dataset.checksum,
+            "n_train": len(dataset.y_train),
+            "n_validation": len(dataset.y_val),
+            "input_shape": list(dataset.x_train.shape[1:]),
+            "classes": list(dataset.classes),
+        }
+
+    def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
+        return models.n_parameters(self._task(hyperparameters).net)
+
+    def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
+        """How many slots pay: on the CPU 8 small networks, 1 large one; on a GPU what memory holds, at most 64."""
+        n_parameters, device = self.n_parameters(hyperparameters), self._dataset.x_train.device
+        if device.type == "cpu":
+            return 1 if hyperparameters.get("model") == "cnn" else min(max(1_000_000 // n_parameters, 1), 8)
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        # parameters, gradients, two moments, the best weights, and as much again for activations and temporaries
+        return min(max(free_bytes // (n_parameters * 4 * 10), 1), 64)
+
+    def build(self, hyperparameters: Mapping[str, Value], *, epochs: int) -> Population:
+        """An empty population of this structure.
+
+        Raises:
+            HyperparameterError: this combination cannot be trained.
+        """
+        return Population(self._task(hyperparameters), hyperparameters, declared=self.HYPERPARAMETERS, epochs=epochs)
+
+    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
+        """Validation loss and accuracy of saved weights; writes outputs (V, K), targets and index (V,) as npz.
+
+        Raises:
+            CheckpointError: the weights were trained on other data.
+        """
+        dataset, found = self._dataset, saved.configuration(checkpoint)
+        if found["checksum"] != dataset.checksum:
+            raise saved.CheckpointError(
+                f"{checkpoint}: trained on {found['data_set']} ({found['checksum']}), but the data are "
+                f"{dataset.name} ({dataset.checksum}). Measure on the data it was trained on."
+            )
+        net, x_val = saved.network(checkpoint), dataset.x_val.cpu()
+        with torch.inference_mode():
+            outputs = torch.cat([net(_unit(batch)) for batch in torch.split(x_val, EVALUATION_BATCH)])
+        targets = dataset.y_val.cpu()
+        np.savez(predictions, outputs=outputs.numpy(), targets=targets.numpy(), index=dataset.val_index.cpu().numpy())
+        return {
+            "val_loss": functional.cross_entropy(outputs, targets).item(),
+            "val_accuracy": (outputs.argmax(1) == targets).double().mean().item(),
+        }
+
+    def export_model(self, checkpoint: Path, destination: Path) -> None:
+        """Write the network for images in [0, 1] (or raw features) as .pt2, with an example input beside it (.npy)."""
+        saved.export(checkpoint, destination)
+
+    def _task(self, hyperparameters: Mapping[str, Value]) -> "ClassificationTask":
+        return ClassificationTask(
+            self._dataset,
+            completed(hyperparameters, self.HYPERPARAMETERS),
+            seed=self._seed,
+            precision=self._precision,
+        )
+
+
+class ClassificationTask:
+    """Satisfies objectives.population.Task for the networks of one structure."""
+
+    def __init__(self, dataset: Dataset, hyperparameters: Mapping[str, Value], *, seed: int, precision: str) -> None:
+        """Only structural hyperparameters are read; the seed draws the measured part of the training set."""
+        self.net = models.architecture(
+            hyperparameters, input_shape=tuple(dataset.x_train.shape[1:]), n_outputs=len(dataset.classes)
+        )
+        self._dataset = dataset
+        self._dtype = DTYPES[precision]
+        self._product = torch.bfloat16 if precision == "bfloat16" else self._dtype
+        scale = 255 if dataset.x_train.dtype == torch.uint8 else 1
+        shape = (-1, *(1,) * (dataset.x_train.ndim - 2))
+        self._mean = (dataset.mean.double() * scale).to(self._dtype).view(shape)
+        self._inverse_std = (1 / (dataset.std.double() * scale)).to(self._dtype).view(shape)
+        _, part = stratified_split(
+            dataset.y_train.cpu().numpy(), n_val=min(len(dataset.y_val), len(dataset.y_train)), seed=seed
+        )
+        self._measured_part = torch.from_numpy(part).to(self.device)
+
+    @property
+    def n_train(self) -> int:
+        return len(self._dataset.y_train)
+
+    @property
+    def device(self) -> torch.device:
+        return self._dataset.x_train.device
+
+    def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
+        if slot.fold is not None:
+            raise HyperparameterError(f"fold = {slot.fold}: classification has one split and no folds. Leave it out.")
+        augment.check(slot.hyperparameters, input_shape=self.net.input_shape)
+        parameters, buffers = models.initial(
+            self.net,
+            initialization=str(slot.hyperparameters["initialization"]),
+            init_std=number(slot.hyperparameters, "init_std"),
+            generator=generator(slot.seed, "initial weights"),
+        )
+        return {n: t.to(self._dtype) for n, t in parameters.items()}, {n: t.to(self._dtype) for n, t in buffers.items()}
+
+    def losses(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot], index_PB: Tensor) -> Tensor:
+        chosen = [slot.hyperparameters for slot in slots]
+        draws = [(slot.seed, slot.n_updates) for slot in slots]
+        rates = [number(slot, "dropout") for slot in chosen]
+
+        def drop(x: Tensor, i: int) -> Tensor:
+            keys = [key(seed, f"dropout {i}", count) for seed, count in draws]
+            return dropout(x, rates=rates, keys=keys)
+
+        data = self._dataset.x_train
+        if data.ndim == 4:
+            x = augment.gather(data, index_PB, slots=chosen, draws=draws)
+        else:
+            x = data.index_select(0, index_PB.reshape(-1)).view(*index_PB.shape, -1)
+        x = augment.distort(self._normalized(x), slots=chosen, draws=draws)
+        logits_PBK = models.forward(self.net, parameters, buffers, x, product=self._product, drop=drop)
+        targets_PB = self._dataset.y_train[index_PB]
+        return _smoothed_cross_entropy(logits_PBK, targets_PB, [number(slot, "label_smoothing") for slot in chosen])
+
+    def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
+        dataset, part, n_classes = self._dataset, self._measured_part, len(self._dataset.classes)
+        loss_P, counts = self._tested(parameters, buffers, dataset.x_train[part], dataset.y_train[part])
+        val_loss_P, val_counts = self._tested(parameters, buffers, dataset.x_val, dataset.y_val)
+        losses = torch.stack([loss_P, val_loss_P], dim=1).tolist()
+        confusions = torch.stack([counts, val_counts], dim=1).view(-1, 2, n_classes, n_classes).tolist()
+        return [
+            Evaluation(
+                metrics={
+                    "train_loss": own_losses[0],
+                    "val_loss": own_losses[1],
+                    "train_accuracy": _accuracy(train_counts),
+                    "val_accuracy": _accuracy(own_counts),
+                },
+                confusion=tuple(tuple(row) for row in own_counts),
+            )
+            for own_losses, (train_counts, own_counts) in zip(losses, confusions, strict=True)
+        ]
+
+    def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
+        dataset = self._dataset
+        configuration = {
+            "hyperparameters": dict(hyperparameters),
+            "input_shape": list(self.net.input_shape),
+            "classes": list(dataset.classes),
+            "mean": dataset.mean.tolist(),
+            "std": dataset.std.tolist(),
+            "data_set": dataset.name,
+            "checksum": dataset.checksum,
+        }
+        return models.plain(weights), {"configuration": json.dumps(configuration)}
+
+    def _tested(self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss (P,), float64, and counts (P, K * K) of [true class][predicted class]."""
+        n_slots, n_classes = len(parameters["output.bias"]), self.net.n_outputs
+        loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
+        counts = torch.zeros(n_slots, n_classes**2, dtype=torch.int64, device=self.device)
+        for x_B, y_B in zip(torch.split(x, EVALUATION_BATCH), torch.split(y, EVALUATION_BATCH), strict=True):
+            shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
+            logits_PBK = models.forward(self.net, parameters, buffers, shared, product=self._dtype, drop=None)
+            targets_PB = y_B.expand(n_slots, -1)
+            losses_PB = functional.cross_entropy(logits_PBK.flatten(0, 1), targets_PB.flatten(), reduction="none")
+            loss_P += losses_PB.view(n_slots, -1).double().sum(dim=1)
+            cells_PB = targets_PB * n_classes + logits_PBK.argmax(dim=2)
+            counts.scatter_add_(1, cells_PB, torch.ones_like(cells_PB))
+        return loss_P / len(y), counts
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        return x.to(self._dtype, copy=True).sub_(self._mean).mul_(self._inverse_std)
+
+
+def _smoothed_cross_entropy(logits_PBK: Tensor, targets_PB: Tensor, smoothing: Sequence[float]) -> Tensor:
+    """Return each slot's mean loss (P,) against targets of which `smoothing` is spread evenly over all classes.
+
+    Source: Szegedy et al. (2016), as torch.nn.functional.cross_entropy(label_smoothing=) has it.
+    """
+    logs_PBK = functional.log_softmax(logits_PBK, dim=2)
+    hard_P = -logs_PBK.gather(2, targets_PB.unsqueeze(2)).mean(dim=(1, 2))
+    if not any(smoothing):
+        return hard_P
+    smoothing_P = logits_PBK.new_tensor(smoothing)
+    return (1 - smoothing_P) * hard_P - smoothing_P * logs_PBK.mean(dim=(1, 2))
+
+
+def _accuracy(counts: Sequence[Sequence[int]]) -> float:
+    return sum(row[i] for i, row in enumerate(counts)) / sum(map(sum, counts))
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x

@@ -1,0 +1,86 @@
+"""Networks rebuilt from saved weights as plain modules, to be measured, exported and used without this package."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from objectives.hyperparameters import Value, number
+from objectives.models import Architecture, architecture, single
+
+
+class CheckpointError(Exception):
+    """Saved weights that do not fit; the message is for the user."""
+
+    user_message = True
+
+
+class Normalize(nn.Module):
+    """Images in [0, 1] (B, C, H, W), or raw features (B, D), to mean 0 and standard deviation 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def configuration(checkpoint: Path) -> dict[str, Any]:
+    """Return what was written beside the weights: hyperparameters, input_shape, classes, mean, std, data_set, checksum.
+
+    Raises:
+        CheckpointError: the file holds no such description.
+    """
+    with safe_open(checkpoint, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    if "configuration" not in metadata:
+        raise CheckpointError(f"{checkpoint}: these weights do not say how to rebuild their network.")
+    found: dict[str, Any] = json.loads(metadata["configuration"])
+    return found
+
+
+def network(checkpoint: Path) -> nn.Sequential:
+    """Return the saved network on the CPU in eval mode, float32: normalization, then the layers.
+
+    Its inputs are images in [0, 1] (B, C, H, W), or raw features (B, D); its outputs are logits (B, K).
+    """
+    found = configuration(checkpoint)
+    hyperparameters = _hyperparameters(found)
+    net = single(_architecture(found), dropout=number(hyperparameters, "dropout"))
+    missing, unexpected = net.load_state_dict(load_file(checkpoint), strict=False)
+    if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise CheckpointError(f"{checkpoint}: weights and description disagree: {[*missing, *unexpected]}.")
+    shape = (-1, *(1,) * (len(found["input_shape"]) - 1))
+    mean, std = (torch.tensor(found[name]).view(shape) for name in ("mean", "std"))
+    return nn.Sequential(Normalize(mean, std), net.float()).eval()
+
+
+def export(checkpoint: Path, destination: Path) -> None:
+    """Write the network as a torch.export program (.pt2), any batch size, and an example input (2, ...) as .npy."""
+    example = torch.rand(2, *configuration(checkpoint)["input_shape"], generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(
+        network(checkpoint), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
+    torch.export.save(program, destination)
+    np.save(destination.with_suffix(".npy"), example.numpy())
+
+
+def _hyperparameters(found: Mapping[str, Any]) -> dict[str, Value]:
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in found["hyperparameters"].items()}
+
+
+def _architecture(found: Mapping[str, Any]) -> Architecture:
+    return architecture(
+        _hyperparameters(found), input_shape=tuple(found["input_shape"]), n_outputs=len(found["classes"])
+    )
