@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from objectives.datasets import DataError, Examples, closest, named, own
+from objectives.datasets import DataError, Examples, closest, named
+from objectives.own import own
 
 __all__ = ["DataError", "Dataset", "load", "stratified_split"]
 
