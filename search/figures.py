@@ -49,6 +49,8 @@ def confusion_matrix(counts: Confusion, classes: Sequence[str], title: str) -> b
     size = min(max(4.5, 0.55 * len(counts) + 2.5), 14.0)
     with _DRAWING:
         figure = _figure(size, size)
+        margin = (0.058 * max(map(len, names)) + 0.55) / size  # set by hand: a layout engine doubles the time
+        figure.subplots_adjust(left=margin, bottom=margin, right=1 - 0.15 / size, top=1 - 0.55 / size)
         axes = figure.subplots()
         shares = [[count / max(sum(row), 1) for count in row] for row in counts]
         axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
@@ -70,9 +72,13 @@ def learning_curves(reports: Sequence[EpochReported], best_epoch: int | None, ti
 
     Values that are not finite leave a gap.
     """
+    from matplotlib.ticker import LogLocator
+
     with _DRAWING:
         panels = [name for name in ("loss", "accuracy") if any(f"val_{name}" in r.metrics for r in reports)]
-        figure = _figure(5.0 * max(len(panels), 1), 3.8)
+        width = 5.0 * max(len(panels), 1)
+        figure = _figure(width, 3.8)
+        figure.subplots_adjust(left=0.65 / width, right=1 - 0.15 / width, bottom=0.13, top=0.9, wspace=0.17)
         for axes, name in zip(figure.subplots(1, max(len(panels), 1), squeeze=False)[0], panels, strict=False):
             for split, color in (("train", "tab:blue"), ("val", "tab:orange")):
                 points = [(r.epoch, r.metrics.get(f"{split}_{name}", math.nan)) for r in reports]
@@ -81,6 +87,9 @@ def learning_curves(reports: Sequence[EpochReported], best_epoch: int | None, ti
                 axes.plot([epoch for epoch, _ in points], drawn, color=color, marker=".", label=label)
             if name == "loss" and any(r.metrics.get("val_loss", 0.0) > 0 for r in reports):
                 axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("")
             _finish_curves(axes, name, best_epoch)
         figure.suptitle(title, fontsize=10)
         return _png(figure)
@@ -144,7 +153,7 @@ def _finish_curves(axes: "Axes", name: str, best_epoch: int | None) -> None:
 def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return Figure(figsize=(width, height), dpi=110)
 
 
 def _png(figure: "Figure") -> bytes:

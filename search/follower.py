@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -115,9 +116,22 @@ class Follower:
 
 def shown(url: str) -> str:
     """The URL without its password."""
-    return sa.make_url(url).render_as_string(hide_password=True)
+    return _parsed(url).render_as_string(hide_password=True)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The database file that the URL names; None where it names a server."""
+    address = _parsed(url)
+    return Path(address.database or "") if address.get_backend_name() == "sqlite" else None
 
 
 def ledger_id(created: StudyCreated) -> str:
     """What tells a study's ledger from that of an earlier study of the same name."""
     return f"{created.fingerprint} {created.at}"
+
+
+def _parsed(url: str) -> sa.URL:
+    try:
+        return sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ViewError("The storage or tracking address is not a URL such as sqlite:////path/to/file.db.") from error

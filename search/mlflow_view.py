@@ -29,7 +29,7 @@ from search.events import (
     StudyCreated,
     TrialFinished,
 )
-from search.follower import ledger_id, shown
+from search.follower import ledger_id, shown, sqlite_file
 from search.state import Attempt, State, Trial
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class MlflowView:
         Raises:
             ViewError: it cannot.
         """
-        path = _sqlite_file(self._uri)
+        path = sqlite_file(self._uri)
         if path is None or path.exists():
             self.prepare()
 
@@ -89,7 +89,7 @@ class MlflowView:
         Raises:
             ViewError: MLflow cannot be reached, or the database not written.
         """
-        with self._trouble():
+        with trouble(self._shown_uri):
             self._client = connect(self._uri)
             self._client.search_experiments(max_results=1)
 
@@ -99,7 +99,7 @@ class MlflowView:
         Raises:
             ViewError: an experiment of this name is there that this ledger did not write, or it was deleted.
         """
-        with self._trouble():
+        with trouble(self._shown_uri):
             self._experiment = self._found_experiment() or self._new_experiment(created)
             runs = list(_all_runs(self._connected, self._experiment))
             parents = [run for run in runs if LEDGER in run.data.tags]
@@ -121,7 +121,7 @@ class MlflowView:
             return 0
 
     def take(self, events: Sequence[tuple[int, Event]], state: State) -> None:
-        with self._trouble():
+        with trouble(self._shown_uri):
             of_attempts: dict[tuple[int, int], list[Event]] = {}
             for _, event in events:
                 if key := _attempt_of(event, state):
@@ -264,16 +264,16 @@ class MlflowView:
         if program.exists():
             register(self._connected, self._name, program=program, trial=exported.trial, run=run)
 
-    @contextmanager
-    def _trouble(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
 
-        try:
-            yield
-        except (MlflowException, sa.exc.SQLAlchemyError, OSError) as error:
-            raise ViewError(
-                f"{self._shown_uri}: {type(error).__name__}: {error}. Check that MLflow can be reached and written."
-            ) from error
+@contextmanager
+def trouble(uri: str) -> Iterator[None]:
+    """Raise ViewError for whatever MLflow raises."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, sa.exc.SQLAlchemyError, OSError) as error:
+        raise ViewError(f"{uri}: {type(error).__name__}: {error}. Check that it can be reached and written.") from error
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -293,7 +293,7 @@ def connect(uri: str) -> "MlflowClient":
 
     for logger in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    path = _sqlite_file(uri)
+    path = sqlite_file(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -388,12 +388,6 @@ def _all_runs(client: "MlflowClient", experiment: str) -> Iterator["Run"]:
         token = page.token
         if not token:
             return
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    if not uri.startswith("sqlite"):
-        return None
-    return Path(sa.make_url(uri).database or "")
 
 
 def _ms(at: float) -> int:

@@ -25,7 +25,7 @@ from search import figures, space
 from search.definition import StudyDefinition
 from search.errors import ViewError
 from search.events import Event, StudyCreated
-from search.follower import ledger_id, shown
+from search.follower import ledger_id, shown, sqlite_file
 from search.state import State
 from search.state import Trial as StudyTrial
 
@@ -79,11 +79,10 @@ class OptunaView:
         Raises:
             ViewError: it cannot.
         """
-        with self._trouble():
-            url = sa.make_url(self._url)
-            if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-                return
-            sa.create_engine(url).connect().close()
+        with trouble(self._shown_url):
+            path = sqlite_file(self._url)
+            if path is None or path.exists():
+                sa.create_engine(self._url).connect().close()
 
     def prepare(self) -> None:
         """Connect, and create the database if it is missing.
@@ -91,7 +90,7 @@ class OptunaView:
         Raises:
             ViewError: the storage cannot be reached or written.
         """
-        with self._trouble():
+        with trouble(self._shown_url):
             self._storage = open_storage(self._url)
             self._artifacts.mkdir(parents=True, exist_ok=True)
 
@@ -102,7 +101,7 @@ class OptunaView:
             ViewError: a study of this name is there that this ledger did not write.
         """
         assert self._storage is not None, "prepare() comes first"
-        with self._trouble():
+        with trouble(self._shown_url):
             study = optuna.create_study(
                 study_name=self._name,
                 storage=self._storage,
@@ -125,7 +124,7 @@ class OptunaView:
             return int(study.user_attrs.get(CURSOR, 0))
 
     def take(self, events: Sequence[tuple[int, Event]], state: State) -> None:
-        with self._trouble():
+        with trouble(self._shown_url):
             study, storage = self._opened
             for number in sorted({event.trial for _, event in events if hasattr(event, "trial")}):
                 while len(self._ids) <= number:
@@ -238,22 +237,21 @@ class OptunaView:
             _save_note(study, body)
             self._noted = body
 
-    @contextmanager
-    def _trouble(self) -> Iterator[None]:
-        try:
-            yield
-        except (sa.exc.SQLAlchemyError, StorageInternalError, OSError, ImportError, KeyError) as error:
-            raise ViewError(
-                f"{self._shown_url}: {type(error).__name__}: {error}. Check that it can be written."
-            ) from error
+
+@contextmanager
+def trouble(url: str) -> Iterator[None]:
+    """Raise ViewError for whatever the storage raises; a KeyError is a study or trial deleted while it is written."""
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, StorageInternalError, OSError, ImportError, KeyError) as error:
+        raise ViewError(f"{url}: {type(error).__name__}: {error}. Check that it can be reached and written.") from error
 
 
 def open_storage(url: str) -> RDBStorage:
     """Open Optuna's storage, created if it is missing; on SQLite so that a dashboard may read while we write."""
-    address = sa.make_url(url)
-    if address.get_backend_name() != "sqlite":
+    path = sqlite_file(url)
+    if path is None:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    path = Path(address.database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
