@@ -7,11 +7,11 @@ Nothing here imports torch, optuna or mlflow: an objective satisfies the protoco
     Admit ---------------------------> joins or builds a population --> build(), admit()  -> Admitted, Report (epoch 0)
                                        trains epoch after epoch ------> updates(), evaluate() -> Report
     Evict (save or forget) ----------> frees the slots ---------------> save(), evict()   -> Saved
-    Estimate, Measure, ExportModel --> one-off jobs                                       -> Estimated, Measured, Exported
+    Estimate, Measure, ExportModel --> one-off jobs                                       -> Estimated, ...
                                        whatever an objective raises                       -> Failed
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -28,7 +28,7 @@ Confusion = tuple[tuple[int, ...], ...]
 class Hyperparameter(Protocol):
     """What an objective accepts under one name, and the value where a study says nothing.
 
-    Exactly one of the kinds "float", "int", "bool", "choice" (one of `choices`), "layers" (a list of positive integers).
+    The kinds are "float", "int", "bool", "choice" (one of `choices`) and "layers" (a list of positive integers).
     `low` and `high` are inclusive unless `low_open` or `high_open`; None means unbounded.
     `structural`: it decides tensor shapes, the graph or the number of updates an epoch; trials that differ in it
     cannot share a population. All others are one number per slot.
@@ -74,14 +74,18 @@ class Population(Protocol):
     def slots(self) -> Sequence[int]:
         """The slots in training, in the order of their rows."""
 
+    @property
+    def n_updates(self) -> int:
+        """Updates of one epoch."""
+
     def admit(self, slot: int, *, hyperparameters: Hyperparameters, seed: int, fold: int | None) -> None:
         """Add one row, initialized from the seed; only between epochs."""
 
-    def updates(self) -> Iterator[None]:
+    def updates(self) -> Generator[None, None, None]:
         """Train every slot for one epoch; yields after each update. Closing it abandons the epoch."""
 
     def evaluate(self, slots: Collection[int] | None = None) -> Mapping[int, Evaluation]:
-        """Measure the given slots (default: all in training) on validation data and a fixed part of the training data."""
+        """Measure the given slots (default: all in training) on validation and a fixed part of the training data."""
 
     def keep(self, slot: int) -> None:
         """Remember the slot's current weights as its best."""
@@ -93,7 +97,7 @@ class Population(Protocol):
         """Stop training the slots, if they are in training, and drop whatever is remembered of them."""
 
     def save(self, slot: int, path: Path) -> None:
-        """Write the slot's best weights (safetensors), with all that is needed to rebuild the network in its metadata."""
+        """Write the slot's best weights as safetensors; the metadata hold all that rebuilds the network."""
 
 
 class Objective(Protocol):

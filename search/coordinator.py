@@ -1,0 +1,471 @@
+"""The loop of a study: ask, admit, append, decide, evict. The one process that asks and decides.
+
+Whatever happens is appended to the ledger before anything acts on it; what is not in the ledger did not happen.
+A trial that keeps its weights is finished only once they are on disk.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from search import checkpoint
+from search.cohort import TrainerLoad, place
+from search.contract import (
+    Admit,
+    Admitted,
+    Evict,
+    Exported,
+    ExportModel,
+    Failed,
+    HyperparameterRule,
+    Open,
+    Opened,
+    Progress,
+    Refused,
+    Replicate,
+    Reply,
+    Report,
+    Saved,
+)
+from search.definition import StudyDefinition, hyperparameters, structure
+from search.errors import StudyStoppedError, TrainerError
+from search.events import (
+    AttemptInterrupted,
+    AttemptStarted,
+    CheckpointRemoved,
+    CheckpointSaved,
+    EpochReported,
+    Event,
+    ModelExported,
+    TrialAsked,
+    TrialFinished,
+)
+from search.executors import Ended, Executor
+from search.ledger import Ledger
+from search.pruning import Decision, decide
+from search.sampling import Sampling, trial_seed
+from search.state import State, Trial, apply
+
+POLL_S = 0.2
+SAVE_S = 30.0
+"""How long an ending session waits for weights that are being written."""
+MAX_DEATHS = 3
+"""A trial whose trainer died so often while it trained alone is given up. A kill from outside proves nothing against
+a trial, so one death is not enough."""
+MAX_EQUAL_ERRORS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Who is told what happens, in the coordinator's own thread."""
+
+    on_events: Callable[[State, Sequence[Event]], None]
+    on_tick: Callable[[State], None]
+    stop: Callable[[], str | None]
+    """Why to stop now, or None."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainerState:
+    """What the coordinator knows of a trainer beyond the ledger."""
+
+    ready: bool = False
+    unanswered: tuple[int, int] | None = None
+    """The (trial, attempt) whose admission is not confirmed yet."""
+    deaths_idle: int = 0
+    waited_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Coordinator:
+    """Brings a study to its number of trials. The caller owns the ledger, and has opened trainer 0."""
+
+    definition: StudyDefinition
+    ledger: Ledger
+    state: State
+    executor: Executor
+    orders: Mapping[int, Open]
+    """How to open each trainer."""
+    rules: Mapping[str, HyperparameterRule]
+    folder: Path
+    """The study's."""
+    watcher: Watcher
+    clock: Callable[[], float]
+    trainers: dict[int, TrainerState] = field(default_factory=dict)
+    _sampling: Sampling = field(init=False)
+    _capacity: dict[str, int] = field(default_factory=dict)
+    _finishing: dict[tuple[int, int], Decision] = field(default_factory=dict)
+    _errors: list[str] = field(default_factory=list)
+    _exporting: bool = False
+
+    def __post_init__(self) -> None:
+        self._sampling = Sampling(self.definition, self.state)
+        self.trainers = {number: TrainerState(ready=number == 0) for number in self.orders}
+
+    def run(self) -> str:
+        """Train until the study is done or the watcher says stop; return "done" or why it stopped.
+
+        Raises:
+            StudyStoppedError: the same error failed trial after trial.
+            TrainerError: a trainer cannot be started.
+        """
+        self._interrupt(self.state.running, "the coordinator ended")
+        for number, trainer in self.trainers.items():
+            if not trainer.ready:
+                self._start(number)
+        reason = "stopped"
+        try:
+            reason = self._loop()
+        finally:
+            if reason != "done":
+                self._interrupt(self.state.running, reason)
+        return reason
+
+    @property
+    def waited_s(self) -> float:
+        """Time the trainers had nothing to train, summed."""
+        return sum(trainer.waited_s for trainer in self.trainers.values())
+
+    def _loop(self) -> str:
+        while not self._done():
+            if (reason := self.watcher.stop()) is not None:
+                self._drain()
+                return reason
+            self._fill()
+            self._take_replies(POLL_S)
+            self.watcher.on_tick(self.state)
+        return "done"
+
+    def _done(self) -> bool:
+        asked_all = len(self.state.trials) >= self.definition.n_trials
+        if not asked_all or len(self.state.finished) < len(self.state.trials):
+            return False
+        if (champion := self.unexported()) is None:
+            return True
+        if not self._exporting and self.trainers[0].ready:
+            self._exporting = True
+            self.executor.send(0, _export_order(champion, self.folder))
+        return False
+
+    def unexported(self) -> Trial | None:
+        return unexported_champion(self.definition, self.state, self.folder)
+
+    def _drain(self) -> None:
+        """Wait for the weights of trials that are through, so that they need not be trained again."""
+        deadline = self.clock() + SAVE_S
+        while self._finishing and self.clock() < deadline:
+            self._take_replies(POLL_S)
+
+    def _record(self, *events: Event) -> None:
+        if events:
+            self.ledger.append(*events)
+            for event in events:
+                apply(self.state, event)
+            self.watcher.on_events(self.state, events)
+
+    # ------------------------------------------------------------ asking and admitting
+
+    def _fill(self) -> None:
+        """Give trials to trainers as long as there are both: interrupted ones first, then new ones."""
+        while place(None, alone=False, loads=self._loads(), capacity=self._capacity) is not None:
+            trial = next(iter(self.state.waiting), None)
+            if trial is None:
+                if len(self.state.trials) >= self.definition.n_trials:
+                    return
+                trial = self._ask()
+            if not self._admit(trial):
+                return
+
+    def _ask(self) -> Trial:
+        number = len(self.state.trials)
+        raw = self._sampling.ask(number)
+        effective = hyperparameters(self.definition, raw, self.rules)
+        self._record(
+            TrialAsked(at=self.clock(), trial=number, raw=raw, hyperparameters=effective, baseline=number == 0)
+        )
+        return self.state.trials[number]
+
+    def _admit(self, trial: Trial) -> bool:
+        key = structure(trial.hyperparameters, self.rules)
+        loads = self._loads()
+        number = place(key, alone=trial.alone_next, loads=loads, capacity=self._capacity)
+        if number is None:
+            return False
+        attempt = len(trial.attempts) + 1
+        self._record(
+            AttemptStarted(
+                at=self.clock(),
+                trial=trial.number,
+                attempt=attempt,
+                trainer=number,
+                device=self.orders[number].device,
+                structure=key,
+                alone=trial.alone_next,
+            )
+        )
+        self.trainers[number].unanswered = (trial.number, attempt)
+        seeds = (trial_seed(self.definition.seed, trial.number, r) for r in range(self.definition.replicates))
+        self.executor.send(
+            number,
+            Admit(
+                trial=trial.number,
+                attempt=attempt,
+                hyperparameters=trial.hyperparameters,
+                structure=key,
+                replicates=tuple(Replicate(seed=seed) for seed in seeds),
+                alone=trial.alone_next,
+            ),
+        )
+        return True
+
+    def _loads(self) -> list[TrainerLoad]:
+        populations: dict[int, dict[str, int]] = {number: {} for number in self.trainers}
+        alone = dict.fromkeys(self.trainers, False)
+        for trial in self.state.running:
+            attempt = trial.running
+            assert attempt is not None
+            if (trial.number, attempt.number) not in self._finishing:
+                held = populations[attempt.trainer]
+                held[attempt.structure] = held.get(attempt.structure, 0) + self.definition.replicates
+                alone[attempt.trainer] |= attempt.alone
+        return [
+            TrainerLoad(
+                trainer=number,
+                populations=populations[number],
+                alone=alone[number],
+                pending=not trainer.ready or trainer.unanswered is not None,
+            )
+            for number, trainer in self.trainers.items()
+        ]
+
+    # ------------------------------------------------------------ replies
+
+    def _take_replies(self, timeout_s: float) -> None:
+        for number, reply in self.executor.receive(timeout_s):
+            self._take(number, reply)
+
+    def _take(self, number: int, reply: Reply | Ended) -> None:
+        trainer = self.trainers[number]
+        match reply:
+            case Report():
+                trainer.waited_s += reply.wait_s
+                self._reported(number, reply)
+            case Admitted():
+                self._admitted(trainer, reply)
+            case Saved():
+                self._saved(reply)
+            case Failed():
+                self._failed(number, reply)
+            case Ended():
+                self._died(number, reply)
+            case Opened():
+                trainer.ready = True
+            case Exported():
+                self._exported()
+            case Refused():
+                raise TrainerError(f"trainer {number} refuses the study: {reply.message}\n{reply.traceback}".rstrip())
+            case Progress():
+                pass  # only trainer 0 downloads, before there is a coordinator
+
+    def _admitted(self, trainer: TrainerState, reply: Admitted) -> None:
+        trainer.unanswered = None
+        trainer.deaths_idle = 0
+        trial = self.state.trials[reply.trial]
+        key = trial.attempts[-1].structure
+        limits = (reply.capacity, self.definition.slots, self.state.max_slots.get(key))
+        self._capacity[key] = max(1, min(limit for limit in limits if limit is not None))
+
+    def _reported(self, number: int, report: Report) -> None:
+        at = self.clock()
+        reports = [slot for slot in report.slots if self._counts(slot.trial, slot.attempt)]
+        self._record(
+            *(
+                EpochReported(
+                    at=at,
+                    trial=slot.trial,
+                    attempt=slot.attempt,
+                    epoch=slot.epoch,
+                    metrics=slot.metrics,
+                    replicates=slot.replicates,
+                    confusion=slot.confusion,
+                )
+                for slot in reports
+            )
+        )
+        decisions = decide(self.state, [slot.trial for slot in reports], self.definition)
+        for trial, decision in decisions.items():
+            self._end(number, self.state.trials[trial], decision)
+
+    def _counts(self, trial: int, attempt: int) -> bool:
+        """Whether a report of this attempt is still wanted: not decided, not interrupted."""
+        running = self.state.trials[trial].running
+        return running is not None and running.number == attempt and (trial, attempt) not in self._finishing
+
+    def _end(self, number: int, trial: Trial, decision: Decision) -> None:
+        """Finish a trial: at once, or, where it is to keep its weights, when they are saved."""
+        attempt = trial.attempts[-1].number
+        keeps = decision.outcome == "complete" and self._among_best(decision)
+        path = str(self.folder / checkpoint.name(trial.number)) if keeps else None
+        if keeps:
+            self._finishing[trial.number, attempt] = decision
+        else:
+            self._finish(trial, decision)
+        self.executor.send(number, Evict(trial=trial.number, attempt=attempt, save=path))
+
+    def _among_best(self, decision: Decision) -> bool:
+        if decision.value is None or self.definition.checkpoints == 0:
+            return False
+        ranked = self.state.ranked(maximize=self.definition.maximize)[: self.definition.checkpoints]
+        if len(ranked) < self.definition.checkpoints:
+            return True
+        last = ranked[-1].value
+        assert last is not None
+        return decision.value > last if self.definition.maximize else decision.value < last
+
+    def _finish(self, trial: Trial, decision: Decision, *before: Event) -> None:
+        finished = TrialFinished(
+            at=self.clock(),
+            trial=trial.number,
+            attempt=trial.attempts[-1].number,
+            outcome=decision.outcome,
+            reason=decision.reason,
+            value=decision.value,
+            best_epoch=decision.best_epoch,
+        )
+        self._record(*before, finished)
+        self._sampling.tell(self.state.trials[trial.number])
+        self._errors.clear()
+
+    def _saved(self, saved: Saved) -> None:
+        decision = self._finishing.pop((saved.trial, saved.attempt))
+        relative = str(Path(saved.path).relative_to(self.folder))
+        event = CheckpointSaved(
+            at=self.clock(), trial=saved.trial, attempt=saved.attempt, path=relative, sha256=saved.sha256
+        )
+        self._finish(self.state.trials[saved.trial], decision, event)
+        self._remove_overtaken()
+
+    def _remove_overtaken(self) -> None:
+        ranked = self.state.ranked(maximize=self.definition.maximize)
+        for trial in ranked[self.definition.checkpoints :]:
+            if trial.checkpoint is not None:
+                self._record(CheckpointRemoved(at=self.clock(), trial=trial.number))
+                checkpoint.remove(self.folder / trial.checkpoint.path)
+
+    def _exported(self) -> None:
+        champion = self.unexported()
+        if champion is not None:
+            path = str(model_path(champion).as_posix())
+            self._record(ModelExported(at=self.clock(), trial=champion.number, path=path))
+        self._exporting = False
+
+    # ------------------------------------------------------------ failures
+
+    def _failed(self, number: int, failed: Failed) -> None:
+        if not failed.trials:
+            raise TrainerError(f"trainer {number} could not export the champion: {failed.error}\n{failed.traceback}")
+        trainer = self.trainers[number]
+        if trainer.unanswered in failed.trials:
+            trainer.unanswered = None
+        trials = [self.state.trials[trial] for trial, attempt in failed.trials if self._held(trial, attempt)]
+        company = [trial for trial in self.state.running if trial.attempts[-1].trainer == number]
+        alone = len(company) == 1 or all(trial.attempts[-1].alone for trial in trials)
+        if alone:
+            for trial in trials:
+                self._give_up(trial, failed.error, failed.traceback)
+        elif failed.out_of_memory and len(trials) > 1:
+            self._interrupt(trials, failed.error, max_slots=max(1, len(trials) * self.definition.replicates // 2))
+            self._capacity.update(self.state.max_slots)
+        else:
+            self._interrupt(trials, failed.error, alone_next=True)
+
+    def _died(self, number: int, ended: Ended) -> None:
+        trainer = self.trainers[number]
+        trials = [trial for trial in self.state.running if trial.attempts[-1].trainer == number]
+        trainer.deaths_idle = 0 if trials else trainer.deaths_idle + 1
+        if trainer.deaths_idle >= MAX_DEATHS:
+            raise TrainerError(f"trainer {number} ended {MAX_DEATHS} times in a row before it trained: {ended.reason}.")
+        if len(trials) == 1 and _deaths_alone(trials[0]) >= MAX_DEATHS - 1:
+            self._give_up(trials[0], f"{ended.reason}, {MAX_DEATHS} times while this trial trained alone", "")
+        else:
+            self._interrupt(trials, ended.reason, alone_next=True)
+        self._exporting &= number != 0
+        self._start(number)
+
+    def _start(self, number: int) -> None:
+        self.trainers[number].ready, self.trainers[number].unanswered = False, None
+        self.executor.start(number)
+        self.executor.send(number, self.orders[number])
+
+    def _held(self, trial: int, attempt: int) -> bool:
+        running = self.state.trials[trial].running
+        return running is not None and running.number == attempt
+
+    def _interrupt(
+        self, trials: Sequence[Trial], reason: str, *, alone_next: bool = False, max_slots: int | None = None
+    ) -> None:
+        at = self.clock()
+        for trial in trials:
+            self._finishing.pop((trial.number, trial.attempts[-1].number), None)
+        self._record(
+            *(
+                AttemptInterrupted(
+                    at=at,
+                    trial=trial.number,
+                    attempt=trial.attempts[-1].number,
+                    reason=reason,
+                    alone_next=alone_next or trial.attempts[-1].alone,
+                    max_slots=max_slots,
+                )
+                for trial in trials
+            )
+        )
+
+    def _give_up(self, trial: Trial, error: str, traceback: str) -> None:
+        attempt = trial.attempts[-1].number
+        self._finishing.pop((trial.number, attempt), None)
+        epoch, value = trial.best(self.definition.metric, maximize=self.definition.maximize) or (None, None)
+        self._record(
+            TrialFinished(
+                at=self.clock(),
+                trial=trial.number,
+                attempt=attempt,
+                outcome="failed",
+                reason="error",
+                value=value,
+                best_epoch=epoch,
+                error=error,
+                traceback=traceback,
+            )
+        )
+        self._sampling.tell(self.state.trials[trial.number])
+        self._errors.append(error)
+        if self._errors[-MAX_EQUAL_ERRORS:] == [error] * MAX_EQUAL_ERRORS:
+            raise StudyStoppedError(
+                f"{self.definition.name}: {MAX_EQUAL_ERRORS} trials in a row failed with the same error: {error}\n"
+                f"Mend the objective or the study file, then run again. The last traceback:\n{traceback}"
+            )
+
+
+def _deaths_alone(trial: Trial) -> int:
+    return sum(attempt.alone and attempt.interrupted.startswith("trainer died") for attempt in trial.attempts)
+
+
+def unexported_champion(definition: StudyDefinition, state: State, folder: Path) -> Trial | None:
+    """The study's best trial, where its weights are on disk and its model has not been exported yet."""
+    best = next(iter(state.ranked(maximize=definition.maximize)), None)
+    if best is None or best.checkpoint is None or not (folder / best.checkpoint.path).exists():
+        return None
+    return None if state.exported is not None and state.exported.trial == best.number else best
+
+
+def model_path(trial: Trial) -> Path:
+    """Where the exported network of a trial lies, relative to the study's folder."""
+    return Path(f"models/trial-{trial.number:05d}.pt2")
+
+
+def _export_order(champion: Trial, folder: Path) -> ExportModel:
+    assert champion.checkpoint is not None
+    destination = folder / model_path(champion)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    return ExportModel(checkpoint=str(folder / champion.checkpoint.path), destination=str(destination))

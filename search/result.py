@@ -1,0 +1,171 @@
+"""What a study found, in plain words and as a table: pure functions of its state."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search.contract import Value
+from search.definition import StudyDefinition
+from search.errors import DefinitionError
+from search.space import is_off
+from search.state import State, Trial
+
+EXPORT_SUFFIXES = (".csv", ".parquet", ".json")
+
+
+def sentences(definition: StudyDefinition, state: State) -> list[str]:
+    """The outcome so far, a sentence or a short block each."""
+    return [
+        _counts(state, definition.n_trials),
+        *_best(definition, state),
+        *_saved_by_pruning(definition, state),
+        *_failures(state),
+    ]
+
+
+def _counts(state: State, n_trials: int) -> str:
+    outcomes = {name: len(state.with_outcome(name)) for name in ("complete", "pruned", "failed")}
+    listed = ", ".join(f"{count} {name}" for name, count in outcomes.items())
+    return f"{len(state.finished)} of {n_trials} trials finished: {listed}."
+
+
+def _best(definition: StudyDefinition, state: State) -> list[str]:
+    best = next(iter(state.ranked(maximize=definition.maximize)), None)
+    if best is None or best.value is None:
+        return ["No trial is complete yet, so there is no result."]
+    value = told(definition.metric, best.value)
+    lines = [
+        f"Best: trial {best.number}, {definition.metric} {value} at epoch {best.best_epoch}"
+        f"{_gain(state, best, definition)}."
+    ]
+    if best.baseline:
+        lines.append("Nothing beat the baseline: no regularization is the best found so far.")
+    lines.append(_settings(definition, best))
+    lines.append(
+        f"It is the best of {len(state.finished)} trials on the same validation set, so the number flatters: "
+        "expect somewhat less on new data."
+    )
+    return lines
+
+
+def _gain(state: State, best: Trial, definition: StudyDefinition) -> str:
+    baseline = state.baseline
+    if baseline is None or baseline.value is None or best.value is None or baseline.number == best.number:
+        return ""
+    gain = best.value - baseline.value
+    return f" ({difference(definition.metric, gain)} against the baseline's {told(definition.metric, baseline.value)})"
+
+
+def _settings(definition: StudyDefinition, trial: Trial) -> str:
+    on, off, others = [], [], []
+    for name, parameter in definition.space.items():
+        value = trial.hyperparameters[name]
+        if not parameter.regularizer:
+            others.append(f"{name} = {shown(value)}")
+        elif is_off(parameter, value):
+            off.append(name)
+        else:
+            on.append(f"{name} = {shown(value)}")
+    rows = (("regularizers on", on), ("regularizers off", off), ("the rest", others))
+    return "\n".join(f"  {title + ':':<18}{', '.join(entries) or 'none'}" for title, entries in rows)
+
+
+def _saved_by_pruning(definition: StudyDefinition, state: State) -> list[str]:
+    pruned = state.with_outcome("pruned")
+    if not pruned:
+        return []
+    trained, full = (sum(epochs_of(t) for t in state.finished), definition.epochs * len(state.finished))
+    return [
+        f"Pruning ended {len(pruned)} trials early: {trained} epochs were trained instead of {full} "
+        f"({1 - trained / full:.0%} saved)."
+    ]
+
+
+def _failures(state: State) -> list[str]:
+    failed = state.with_outcome("failed")
+    return [f"Trial {trial.number} failed: {trial.error}" for trial in failed[:3]] + (
+        [f"... and {len(failed) - 3} more."] if len(failed) > 3 else []
+    )
+
+
+def epochs_of(trial: Trial) -> int:
+    """Epochs the counted attempt of a trial trained."""
+    return max((report.epoch for report in trial.reports), default=0)
+
+
+def told(metric: str, value: float) -> str:
+    """A value of the metric for people: accuracies as percent."""
+    return f"{value:.2%}".replace("%", " %") if metric.endswith("accuracy") else f"{value:.4g}"
+
+
+def difference(metric: str, value: float) -> str:
+    return f"{value * 100:+.2f} points" if metric.endswith("accuracy") else f"{value:+.4g}"
+
+
+def shown(value: Value) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+# ---------------------------------------------------------------- all trials, as a table
+
+
+def rows(state: State) -> list[dict[str, Any]]:
+    """One record per trial; missing is None."""
+    return [
+        {
+            "trial": trial.number,
+            "state": trial.outcome or ("running" if trial.running else "waiting"),
+            "reason": trial.reason,
+            "value": trial.value,
+            "best_epoch": trial.best_epoch,
+            "epochs": epochs_of(trial),
+            "attempts": len(trial.attempts),
+            "baseline": trial.baseline,
+            "seconds": _seconds(trial),
+            **{f"param_{name}": trial.hyperparameters[name] for name in trial.raw},
+            **{f"best_{name}": value for name, value in _best_metrics(trial).items()},
+            "error": trial.error or None,
+        }
+        for trial in state.trials.values()
+    ]
+
+
+def _seconds(trial: Trial) -> float | None:
+    if not trial.attempts or trial.finished_at is None:
+        return None
+    return trial.finished_at - trial.attempts[-1].started_at
+
+
+def _best_metrics(trial: Trial) -> Mapping[str, float]:
+    report = next((r for r in trial.reports if r.epoch == trial.best_epoch), None)
+    return {} if report is None else {name: v for name, v in report.metrics.items() if math.isfinite(v)}
+
+
+def check_export(path: Path) -> None:
+    """Refuse, before anything is trained, an export that could not be written.
+
+    Raises:
+        DefinitionError: unknown ending, or no such folder.
+    """
+    if path.suffix not in EXPORT_SUFFIXES:
+        raise DefinitionError(
+            f"--export: the name must end in {', '.join(EXPORT_SUFFIXES)}, got {path.name!r}. Rename it."
+        )
+    if not path.resolve().parent.is_dir():
+        raise DefinitionError(f"--export: the folder {path.resolve().parent} does not exist. Create it.")
+
+
+def export(state: State, path: Path) -> None:
+    """Write all trials as CSV, Parquet or JSON, by the ending of the name."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows(state))
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_json(path, orient="records", indent=1)

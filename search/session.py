@@ -1,0 +1,383 @@
+"""One run of the command: from a study file to a result, whatever was there before and whatever interrupts it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from search import result
+from search.contract import Open, Opened, Order, Progress, Refused, Reply
+from search.coordinator import Coordinator, Watcher, unexported_champion
+from search.definition import StudyDefinition, check_objective, differences, fingerprint
+from search.display import Display, display
+from search.errors import DataError, FingerprintError, StudyStoppedError, TrainerError
+from search.events import SessionClosed, SessionOpened, StudyCreated
+from search.executors import CPU_TRAINER_ENVIRONMENT, Ended, Executor, Inline, LocalProcesses
+from search.follower import Follower
+from search.ledger import Ledger, ownership
+from search.mlflow_view import MlflowView
+from search.optuna_view import OptunaView
+from search.state import State, apply, fold
+from search.workspace import Workspace
+
+DRAIN_S = 300.0
+"""How long the end of a run waits for a view; what it misses it gets from the next run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run needs besides the definition."""
+
+    workspace: Workspace
+    data_dir: Path
+    storage: str
+    tracking_uri: str
+    quiet: bool = False
+    export: Path | None = None
+    command: str = ""
+    """What the user typed: running it again continues the study."""
+
+
+def run(definition: StudyDefinition, settings: Settings, console: Console) -> int:
+    """Bring the study to its number of trials and print what it found; return the exit status.
+
+    Raises:
+        SearchError: whatever keeps it from running; a study that is new then leaves nothing on disk.
+    """
+    if settings.export is not None:
+        result.check_export(settings.export)
+    folder, path = settings.workspace.study(definition.name), settings.workspace.ledger(definition.name)
+    with contextlib.ExitStack() as cleanup:
+        state = State()
+        if path.exists():
+            cleanup.enter_context(ownership(folder))
+            ledger = cleanup.enter_context(contextlib.closing(Ledger(path)))
+            state = fold(ledger.events())
+            check_fingerprint(definition, state)
+            if is_done(definition, state, folder):
+                console.print(f"{definition.name} is done: nothing is left to train.", highlight=False)
+                _sync(_followers(definition, settings, ledger, console), definition, console)
+                return _conclude(definition, settings, console, state, "done")
+        executor: Executor = Inline() if definition.trainers == 0 else LocalProcesses(CPU_TRAINER_ENVIRONMENT)
+        cleanup.callback(executor.stop)
+        first = first_order(definition, settings, state)
+        opened = open_trainer(executor, first, console)
+        check_objective(definition, opened.hyperparameters, opened.metrics)
+        _check_data(definition, state, opened)
+        if not path.exists():
+            for view in views(definition, settings):
+                view.check()
+            cleanup.enter_context(ownership(folder))
+            ledger = cleanup.enter_context(contextlib.closing(Ledger(path, create=True)))
+        return _train(definition, settings, console, ledger, state, executor, first, opened)
+
+
+def is_done(definition: StudyDefinition, state: State, folder: Path) -> bool:
+    """Whether nothing is left to train or to export."""
+    finished = len(state.finished)
+    return (
+        finished == len(state.trials) >= definition.n_trials and unexported_champion(definition, state, folder) is None
+    )
+
+
+def check_fingerprint(definition: StudyDefinition, state: State) -> None:
+    """Refuse to continue a study under another definition.
+
+    Raises:
+        FingerprintError: with what differs, and the way out.
+    """
+    if state.created is None or fingerprint(definition) == state.created.fingerprint:
+        return
+    changes = differences(state.definition, definition.model_dump(mode="json"))
+    raise FingerprintError(
+        f"{definition.name}: the study exists under another definition; its trials cannot be compared with new ones.\n"
+        + "\n".join(f"  {change}" for change in changes)
+        + "\nUndo the change, or start another study with --name NEW."
+    )
+
+
+def _check_data(definition: StudyDefinition, state: State, opened: Opened) -> None:
+    if state.created is None:
+        return
+    before, now = state.created.facts.get("checksum"), opened.facts.get("checksum")
+    if before != now:
+        raise DataError(
+            f"{definition.name}: the data set must be the one the study began with, checksum {before}, got {now}. "
+            "Restore the files, or start another study with --name NEW."
+        )
+
+
+# ---------------------------------------------------------------- trainers
+
+
+def first_order(definition: StudyDefinition, settings: Settings, state: State) -> Open:
+    return Open(
+        objective=definition.objective,
+        data=definition.data,
+        data_dir=str(settings.data_dir),
+        seed=definition.seed,
+        device=definition.device,
+        precision=definition.precision if state.created is None else state.created.precision,
+        epochs=definition.epochs,
+        metric=definition.metric,
+        maximize=definition.maximize,
+    )
+
+
+def open_trainer(executor: Executor, order: Open, console: Console) -> Opened:
+    """Start trainer 0 and let it load the study's data.
+
+    Raises:
+        TrainerError, DefinitionError: it refuses the study, or dies.
+    """
+    executor.start(0)
+    reply = ask(executor, order, console)
+    if isinstance(reply, Refused):
+        raise TrainerError(f"{reply.message}\n{reply.traceback}".rstrip())
+    assert isinstance(reply, Opened)
+    return reply
+
+
+def ask(executor: Executor, order: Order, console: Console) -> Reply:
+    """Send trainer 0 an order and wait for its reply, passing on what it says meanwhile.
+
+    Raises:
+        TrainerError: it died.
+    """
+    executor.send(0, order)
+    while True:
+        for _, reply in executor.receive(0.2):
+            if isinstance(reply, Ended):
+                raise TrainerError(f"the trainer could not do its work: {reply.reason}. Is there enough memory?")
+            if not isinstance(reply, Progress):
+                return reply
+            console.print(reply.text, markup=False, highlight=False)
+
+
+def orders(definition: StudyDefinition, first: Open, opened: Opened) -> dict[int, Open]:
+    """How to open each trainer: on its GPU, or on its share of the cores."""
+    if opened.device.startswith("cuda"):
+        n = definition.trainers or opened.n_devices
+        devices = [opened.device if i == 0 else f"cuda:{i % opened.n_devices}" for i in range(max(1, n))]
+        return {i: replace(first, device=d, precision=opened.precision) for i, d in enumerate(devices)}
+    cores = available_cores()
+    n = max(1, min(definition.n_trials, len(cores)) if definition.trainers is None else definition.trainers)
+    shares = [tuple(cores[i::n]) or (cores[i % len(cores)],) for i in range(n)] if n > 1 else [()]
+    return {
+        i: replace(first, device=opened.device, precision=opened.precision, cores=share)
+        for i, share in enumerate(shares)
+    }
+
+
+def available_cores() -> list[int]:
+    """The cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(slots=True)
+class Interruption:
+    """Why to stop now: a signal, or the time. A second signal ends the process at once."""
+
+    deadline: float
+    reason: str | None = None
+
+    def __call__(self) -> str | None:
+        if self.reason is None and time.monotonic() > self.deadline:
+            self.reason = "timeout"
+        return self.reason
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.reason is not None:
+            os._exit(130)  # the trainers end with this process, and the ledger knows what was running
+        self.reason = "interrupted"
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _train(
+    definition: StudyDefinition,
+    settings: Settings,
+    console: Console,
+    ledger: Ledger,
+    state: State,
+    executor: Executor,
+    first: Open,
+    opened: Opened,
+) -> int:
+    by_trainer = orders(definition, first, opened)
+    for event in _opening_events(definition, state, opened, len(by_trainer)):
+        ledger.append(event)
+        apply(state, event)
+    interruption = Interruption(time.monotonic() + (definition.timeout_s or float("inf")))
+    followers = _followers(definition, settings, ledger, console)
+    for follower in followers:
+        follower.start()
+    screen = display(definition, console, quiet=settings.quiet)
+    screen.say(_header(definition, state, opened, len(by_trainer)))
+    coordinator = Coordinator(
+        definition=definition,
+        ledger=ledger,
+        state=state,
+        executor=executor,
+        orders=by_trainer,
+        rules=opened.hyperparameters,
+        folder=settings.workspace.study(definition.name),
+        watcher=Watcher(on_events=screen.on_events, on_tick=screen.on_tick, stop=interruption),
+        clock=time.time,
+    )
+    with interruption.installed():
+        reason = _run(coordinator, screen, ledger, state)
+        executor.stop()
+        _sync(followers, definition, console, started=True)
+    return _conclude(definition, settings, console, state, reason)
+
+
+def _run(coordinator: Coordinator, screen: Display, ledger: Ledger, state: State) -> str:
+    """Run the coordinator and close the session in the ledger, however it ends."""
+    started, reason = time.time(), "stopped"
+    try:
+        reason = coordinator.run()
+    except (StudyStoppedError, TrainerError) as error:
+        reason = f"stopped: {str(error).splitlines()[0]}"
+        raise
+    finally:
+        screen.close()
+        waited_s = coordinator.waited_s
+        total_s = (time.time() - started) * len(coordinator.trainers)
+        closed = SessionClosed(at=time.time(), reason=reason, trained_s=max(0.0, total_s - waited_s), waited_s=waited_s)
+        ledger.append(closed)
+        apply(state, closed)
+    return reason
+
+
+def _opening_events(
+    definition: StudyDefinition, state: State, opened: Opened, n_trainers: int
+) -> Iterator[StudyCreated | SessionOpened]:
+    now = time.time()
+    if state.created is None:
+        packages = {name: version(name) for name in ("optuna", "mlflow")}
+        yield StudyCreated(
+            at=now,
+            study=definition.name,
+            definition=definition.model_dump(mode="json"),
+            fingerprint=fingerprint(definition),
+            precision=opened.precision,
+            facts=opened.facts,
+            versions={**opened.versions, **packages},
+            commit=_commit(),
+        )
+    yield SessionOpened(
+        at=now,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        device=opened.device_name,
+        n_trainers=n_trainers,
+        probe=opened.probe,
+    )
+
+
+def _commit() -> str:
+    """The git commit of this program's source, or "" where there is none."""
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return told.stdout.strip()
+
+
+def _header(definition: StudyDefinition, state: State, opened: Opened, n_trainers: int) -> str:
+    facts = opened.facts
+    lines = [
+        f"{definition.name}: {definition.question or definition.title}",
+        f"data: {facts['data_set']}, {facts['n_train']} training and {facts['n_validation']} validation examples",
+        f"device: {opened.device_name}, {n_trainers} trainer(s); precision: {opened.probe}",
+    ]
+    if state.finished:
+        lines.append(f"continuing: {len(state.finished)} trials are finished, {len(state.waiting)} to be trained again")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- views
+
+
+def views(definition: StudyDefinition, settings: Settings) -> tuple[OptunaView, MlflowView]:
+    name, workspace = definition.name, settings.workspace
+    mlflow = MlflowView(name, settings.tracking_uri, workspace.mlflow_artifacts, workspace.study(name))
+    optuna = OptunaView(name, settings.storage, workspace.optuna_artifacts, workspace.figures(name), mlflow.run_url)
+    return optuna, mlflow
+
+
+def _followers(definition: StudyDefinition, settings: Settings, ledger: Ledger, console: Console) -> list[Follower]:
+    def on_trouble(text: str) -> None:
+        console.print(text, markup=False, highlight=False, style="yellow")
+
+    return [Follower(view, ledger, on_trouble=on_trouble) for view in views(definition, settings)]
+
+
+def _sync(
+    followers: Sequence[Follower], definition: StudyDefinition, console: Console, *, started: bool = False
+) -> None:
+    for follower in followers:
+        if not started:
+            follower.start()
+    in_time = [follower.stop(drain_s=DRAIN_S) for follower in followers]
+    if not all(in_time):
+        console.print(
+            "The dashboards do not hold everything yet; run the same command again to send them the rest.",
+            style="yellow",
+            highlight=False,
+        )
+
+
+# ---------------------------------------------------------------- the end
+
+
+def _conclude(definition: StudyDefinition, settings: Settings, console: Console, state: State, reason: str) -> int:
+    if settings.export is not None:
+        result.export(state, settings.export)
+    if settings.quiet and reason == "done":
+        return 0
+    for sentence in result.sentences(definition, state):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    for line in _further(definition, settings, state, reason):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0 if reason in ("done", "timeout") else 130
+
+
+def _further(definition: StudyDefinition, settings: Settings, state: State, reason: str) -> Iterator[str]:
+    best = next(iter(state.ranked(maximize=definition.maximize)), None)
+    if best is not None and best.checkpoint is not None:
+        yield f"Weights of the best trial: {settings.workspace.study(definition.name) / best.checkpoint.path}"
+    if settings.export is not None:
+        yield f"All trials as a table: {settings.export}"
+    if state.closed and state.closed[-1].trained_s + state.closed[-1].waited_s > 0:
+        closed = state.closed[-1]
+        waited = closed.waited_s / (closed.trained_s + closed.waited_s)
+        yield f"The trainers waited for work {waited:.0%} of their time."
+    if reason != "done":
+        yield f"Stopped ({reason}); nothing is lost. To continue: {settings.command}"
+    yield "To look further: python -m search.serve (Optuna dashboard and MLflow)"
+    yield f"                 python -m search.run --study {definition.name} --export trials.csv"

@@ -1,0 +1,463 @@
+"""The process that holds a device: it trains populations, and does what the coordinator's messages say.
+
+The only importer of objectives. It knows nothing of the ledger, of Optuna or of MLflow.
+"""
+
+import importlib
+import itertools
+import math
+import os
+import platform
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import parent_process
+from pathlib import Path
+from typing import Protocol, cast
+
+from search import checkpoint
+from search.contract import (
+    Admit,
+    Admitted,
+    Confusion,
+    Estimate,
+    Estimated,
+    Evaluation,
+    Evict,
+    Exported,
+    ExportModel,
+    Failed,
+    HyperparameterRule,
+    Measure,
+    Measured,
+    Objective,
+    ObjectiveFactory,
+    Open,
+    Opened,
+    Order,
+    Population,
+    Precision,
+    Progress,
+    Refused,
+    Reply,
+    Report,
+    Saved,
+    Shutdown,
+    SlotReport,
+)
+
+ESTIMATE_S = 1.0
+"""How long an estimate times updates, beyond the first two."""
+
+
+class Channel(Protocol):
+    """The trainer's end of the line to its coordinator."""
+
+    def send(self, reply: Reply) -> None: ...
+
+    def receive(self, *, block: bool) -> Order | None:
+        """Return the next order, or None where there is none and `block` is not set (or cannot be honored)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """A trial in training: its rows of the population, and how far it is."""
+
+    order: Admit
+    slots: tuple[int, ...]
+    epoch: int = 0
+    best: float = -math.inf
+    """The best value of the metric so far, its sign such that more is better."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Cohort:
+    """A population, its trials, and those that join it before its next epoch."""
+
+    population: Population
+    members: dict[int, Member] = field(default_factory=dict)
+    joining: list[Admit] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one epoch of one population per step, the populations in turn, and listens between two updates."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._cohorts: dict[str, Cohort] = {}
+        self._slots = itertools.count()
+        self._later: deque[Order] = deque()
+        self._stopped = False
+        self._wait_s = 0.0
+
+    def step(self) -> bool:
+        """Take what has arrived, then train one population for one epoch; False once shut down."""
+        self._take_orders()
+        if self._cohorts and not self._stopped:
+            key = next(iter(self._cohorts))
+            cohort = self._cohorts.pop(key)
+            self._cohorts[key] = cohort  # its next turn comes after all others'
+            self._guarded_epoch(key, cohort)
+        return not self._stopped
+
+    def _take_orders(self) -> None:
+        while not self._stopped:
+            started = time.monotonic()
+            order = self._later.popleft() if self._later else self._channel.receive(block=not self._in_training)
+            if not self._in_training:
+                self._wait_s += time.monotonic() - started
+            if order is None:
+                return
+            self._handle(order)
+
+    @property
+    def _in_training(self) -> bool:
+        return any(cohort.joining or cohort.population.slots for cohort in self._cohorts.values())
+
+    def _handle(self, order: Order) -> None:
+        match order:
+            case Shutdown():
+                self._stopped = True
+            case Evict():
+                self._evict(order)
+            case Admit():
+                self._one_off(lambda: self._admit(order), ((order.trial, order.attempt),))
+            case Open():
+                self._open(order)
+            case Estimate():
+                self._one_off(lambda: self._channel.send(self._estimated(order)))
+            case Measure():
+                self._one_off(lambda: self._measure(order))
+            case ExportModel():
+                self._one_off(lambda: self._export(order))
+
+    # ------------------------------------------------------------ opening
+
+    def _open(self, order: Open) -> None:
+        try:
+            self._opening = order
+            factory = _factory(order.objective)
+            opened, self._objective = _open(order, factory, lambda text: self._channel.send(Progress(text=text)))
+        except Exception as error:  # whatever an objective raises is for the user to see
+            for_user = getattr(error, "user_message", False)
+            text = str(error) if for_user else f"objective {order.objective!r} could not be opened: {_line(error)}"
+            self._channel.send(Refused(message=text, traceback="" if for_user else traceback.format_exc()))
+        else:
+            self._channel.send(opened)
+
+    # ------------------------------------------------------------ trials
+
+    def _admit(self, order: Admit) -> None:
+        key = f"{order.structure} alone={order.trial}" if order.alone else order.structure
+        if key not in self._cohorts:
+            population = self._objective.build(order.hyperparameters, epochs=self._opening.epochs)
+            self._cohorts[key] = Cohort(population=population)
+        self._channel.send(
+            Admitted(
+                trial=order.trial,
+                attempt=order.attempt,
+                capacity=self._objective.capacity(order.hyperparameters),
+                n_parameters=self._objective.n_parameters(order.hyperparameters),
+            )
+        )
+        self._cohorts[key].joining.append(order)
+
+    def _evict(self, order: Evict) -> None:
+        for key, cohort in list(self._cohorts.items()):
+            cohort.joining = [admit for admit in cohort.joining if _is(admit, order) is False]
+            member = cohort.members.get(order.trial)
+            if member is not None and _is(member.order, order):
+                if order.save is not None:
+                    self._save(cohort.population, member, Path(order.save))
+                cohort.population.forget(member.slots)
+                del cohort.members[order.trial]
+            if not cohort.members and not cohort.joining:
+                self._cohorts.pop(key)
+
+    def _save(self, population: Population, member: Member, path: Path) -> None:
+        try:
+            digest = checkpoint.write_whole(path, lambda partial: population.save(member.slots[0], partial))
+        except Exception as error:
+            self._channel.send(_failed(error, ((member.order.trial, member.order.attempt),)))
+        else:
+            trial, attempt = member.order.trial, member.order.attempt
+            self._channel.send(Saved(trial=trial, attempt=attempt, path=str(path), sha256=digest))
+
+    def _guarded_epoch(self, key: str, cohort: Cohort) -> None:
+        try:
+            self._join(cohort)
+            if self._train(cohort):
+                self._report(cohort, list(cohort.members.values()))
+        except Exception as error:
+            orders = [member.order for member in cohort.members.values()] + cohort.joining
+            self._cohorts.pop(key, None)
+            self._channel.send(_failed(error, tuple((order.trial, order.attempt) for order in orders)))
+
+    def _join(self, cohort: Cohort) -> None:
+        joined = []
+        while cohort.joining:
+            order = cohort.joining[0]
+            slots = tuple(next(self._slots) for _ in order.replicates)
+            for slot, replicate in zip(slots, order.replicates, strict=True):
+                cohort.population.admit(
+                    slot, hyperparameters=order.hyperparameters, seed=replicate.seed, fold=replicate.fold
+                )
+            cohort.members[order.trial] = Member(order=cohort.joining.pop(0), slots=slots)
+            joined.append(cohort.members[order.trial])
+        if joined:
+            self._report(cohort, joined)
+
+    def _train(self, cohort: Cohort) -> bool:
+        """Train an epoch; False where it was abandoned because nobody was left, or the trainer is to stop."""
+        if not cohort.population.slots:
+            return False
+        updates = cohort.population.updates()
+        for _ in updates:
+            self._listen()
+            if self._stopped or not cohort.population.slots:
+                updates.close()
+                return False
+        for member in cohort.members.values():
+            member.epoch += member.slots[0] in cohort.population.slots
+        return True
+
+    def _listen(self) -> None:
+        """Between two updates: admissions and evictions at once, one-off jobs after the epoch."""
+        while (order := self._channel.receive(block=False)) is not None:
+            if isinstance(order, Admit | Evict | Shutdown):
+                self._handle(order)
+            else:
+                self._later.append(order)
+
+    def _report(self, cohort: Cohort, members: list[Member]) -> None:
+        members = [member for member in members if member.slots[0] in cohort.population.slots]
+        evaluations = cohort.population.evaluate([slot for member in members for slot in member.slots])
+        reports = []
+        for member in members:
+            report = _slot_report(member, [evaluations[slot] for slot in member.slots])
+            self._keep_best(cohort.population, member, report)
+            reports.append(report)
+            if member.epoch == self._opening.epochs:
+                cohort.population.retire(member.slots)
+        self._channel.send(Report(slots=tuple(reports), wait_s=self._wait_s))
+        self._wait_s = 0.0
+
+    def _keep_best(self, population: Population, member: Member, report: SlotReport) -> None:
+        value = report.metrics.get(self._opening.metric, math.nan) * (1 if self._opening.maximize else -1)
+        if report.epoch > 0 and math.isfinite(value) and value > member.best:
+            member.best = value
+            for slot in member.slots:
+                population.keep(slot)
+
+    # ------------------------------------------------------------ one-off jobs
+
+    def _one_off(self, job: "Job", trials: tuple[tuple[int, int], ...] = ()) -> None:
+        try:
+            job()
+        except Exception as error:
+            self._channel.send(_failed(error, trials))
+
+    def _estimated(self, order: Estimate) -> Estimated:
+        objective = self._objective
+        population = objective.build(order.hyperparameters, epochs=self._opening.epochs)
+        population.admit(0, hyperparameters=order.hyperparameters, seed=0, fold=None)
+        n_timed, started = -2, time.perf_counter()
+        for n_timed, _ in enumerate(population.updates(), start=-1):
+            if n_timed == 0:
+                started = time.perf_counter()
+            elif n_timed > 0 and time.perf_counter() - started > ESTIMATE_S:
+                break
+        update_s = (time.perf_counter() - started) / max(1, n_timed)
+        started = time.perf_counter()
+        population.evaluate()
+        evaluate_s = time.perf_counter() - started
+        return Estimated(
+            n_parameters=objective.n_parameters(order.hyperparameters),
+            memory_bytes=_memory_bytes(),
+            update_s=update_s,
+            epoch_s=update_s * population.n_updates + evaluate_s,
+            capacity=objective.capacity(order.hyperparameters),
+        )
+
+    def _measure(self, order: Measure) -> None:
+        metrics = self._objective.measure(Path(order.checkpoint), Path(order.predictions))
+        self._channel.send(Measured(metrics=metrics))
+
+    def _export(self, order: ExportModel) -> None:
+        self._objective.export_model(Path(order.checkpoint), Path(order.destination))
+        self._channel.send(Exported(destination=order.destination))
+
+
+class Job(Protocol):
+    def __call__(self) -> None: ...
+
+
+# ---------------------------------------------------------------- opening an objective
+
+
+def _factory(name: str) -> ObjectiveFactory:
+    if ":" not in name:
+        from objectives import OBJECTIVES
+
+        return cast("ObjectiveFactory", OBJECTIVES[name])
+    module, _, attribute = name.partition(":")
+    return cast("ObjectiveFactory", getattr(importlib.import_module(module), attribute))
+
+
+def _open(order: Open, factory: ObjectiveFactory, progress: "Say") -> tuple[Opened, Objective]:
+    import torch
+
+    from objectives.probe import choose_precision
+
+    if order.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, order.cores)
+    cuda = torch.cuda.is_available()
+    device = ("cuda" if cuda else "cpu") if order.device == "auto" else order.device
+    if device == "cpu":
+        torch.set_num_threads(1)
+    chosen, probe = (
+        choose_precision(device) if order.precision == "auto" else (order.precision, f"{order.precision}, as asked")
+    )
+    precision = cast("Precision", chosen)
+    objective = factory(
+        data=order.data,
+        data_dir=Path(order.data_dir),
+        seed=order.seed,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
+    opened = Opened(
+        hyperparameters=_rules(factory),
+        metrics=dict(factory.METRICS),
+        facts=dict(objective.facts),
+        device=device,
+        device_name=torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        n_devices=torch.cuda.device_count() if cuda else 0,
+        precision=precision,
+        probe=probe,
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+    )
+    return opened, objective
+
+
+class Say(Protocol):
+    def __call__(self, text: str, /) -> None: ...
+
+
+def _rules(factory: ObjectiveFactory) -> Mapping[str, HyperparameterRule]:
+    return {
+        name: HyperparameterRule(
+            kind=h.kind,
+            default=h.default,
+            structural=h.structural,
+            low=h.low,
+            high=h.high,
+            low_open=h.low_open,
+            high_open=h.high_open,
+            choices=tuple(h.choices),
+        )
+        for name, h in factory.HYPERPARAMETERS.items()
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        stripped = {key.strip(): value.strip() for key, value in fields.items()}
+        return f"{stripped['model name']} (family {stripped['cpu family']}, model {stripped['model']})"
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int:
+    torch = sys.modules["torch"]
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# ---------------------------------------------------------------- messages
+
+
+def _slot_report(member: Member, evaluations: list[Evaluation]) -> SlotReport:
+    """Average a trial's replicates, and add up their confusion counts."""
+    names = evaluations[0].metrics
+    metrics = {name: math.fsum(e.metrics[name] for e in evaluations) / len(evaluations) for name in names}
+    counts = [e.confusion for e in evaluations if e.confusion is not None]
+    return SlotReport(
+        trial=member.order.trial,
+        attempt=member.order.attempt,
+        epoch=member.epoch,
+        metrics=metrics,
+        replicates=tuple(dict(e.metrics) for e in evaluations) if len(evaluations) > 1 else (),
+        confusion=_added(counts) if counts else None,
+    )
+
+
+def _added(counts: list[Confusion]) -> Confusion:
+    return tuple(tuple(map(sum, zip(*rows, strict=True))) for rows in zip(*counts, strict=True))
+
+
+def _is(admit: Admit, order: Evict) -> bool:
+    return (admit.trial, admit.attempt) == (order.trial, order.attempt)
+
+
+def _failed(error: Exception, trials: tuple[tuple[int, int], ...]) -> Failed:
+    return Failed(
+        trials=trials, error=_line(error), traceback=traceback.format_exc(), out_of_memory=_out_of_memory(error)
+    )
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+# ---------------------------------------------------------------- the process
+
+
+class PipeChannel:
+    """A channel over one end of a multiprocessing pipe; a closed pipe reads as Shutdown."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def send(self, reply: Reply) -> None:
+        self._connection.send(reply)
+
+    def receive(self, *, block: bool) -> Order | None:
+        try:
+            return cast("Order", self._connection.recv()) if block or self._connection.poll() else None
+        except (EOFError, ConnectionError):
+            return Shutdown()
+
+
+def main(connection: Connection) -> None:
+    """Serve one coordinator until it says so, or is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    trainer = Trainer(PipeChannel(connection))
+    try:
+        while trainer.step():
+            pass
+    except BrokenPipeError:
+        return  # the coordinator is gone; its ledger knows what was running
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
