@@ -54,6 +54,8 @@ class Trial:
     hyperparameters: Mapping[str, Value]
     baseline: bool
     asked_at: float
+    asked_after: int = 0
+    """How many trials were finished when this one was asked."""
     attempts: tuple[Attempt, ...] = ()
     alone_next: bool = False
     outcome: Outcome | None = None
@@ -103,6 +105,7 @@ class State:
     sessions: list[SessionOpened] = field(default_factory=list)
     closed: list[SessionClosed] = field(default_factory=list)
     trials: dict[int, Trial] = field(default_factory=dict)
+    finish_order: list[int] = field(default_factory=list)
     max_slots: dict[str, int] = field(default_factory=dict)
     """Structure -> the most slots its populations may hold, where memory ran out."""
     exported: ModelExported | None = None
@@ -167,6 +170,7 @@ def apply(state: State, event: Event) -> None:
                 hyperparameters=event.hyperparameters,
                 baseline=event.baseline,
                 asked_at=event.at,
+                asked_after=len(state.finish_order),
             )
         case ModelExported():
             state.exported = event
@@ -175,6 +179,8 @@ def apply(state: State, event: Event) -> None:
             state.trials[event.trial] = _changed(state.trials[event.trial], event)
         case _:
             state.trials[event.trial] = _changed(state.trials[event.trial], event)
+            if isinstance(event, TrialFinished):
+                state.finish_order.append(event.trial)
 
 
 def _changed(

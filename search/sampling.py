@@ -1,0 +1,157 @@
+"""The next trial from what is known: the baseline first, then Optuna's samplers, seeded anew for each trial."""
+
+import hashlib
+import importlib.util
+import math
+import warnings
+from collections.abc import Mapping
+from itertools import islice
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.contract import Value
+from search.definition import StudyDefinition, baseline_raw
+from search.errors import DefinitionError
+from search.space import distribution
+from search.state import State, Trial
+
+REPLAYED = ("cmaes", "qmc")
+"""Samplers that keep notes in Optuna's study, which can be had back only by asking again, in the same order."""
+
+
+def trial_seed(study_seed: int, trial: int, replicate: int = 0) -> int:
+    """Return the seed that a replicate of a trial is trained with, 0 to 2**63 - 1."""
+    return _hashed("trial", study_seed, trial, replicate)
+
+
+class Sampling:
+    """Optuna's study in memory. Rebuilt from the state at any time, it asks what an uninterrupted one would ask."""
+
+    def __init__(self, definition: StudyDefinition, state: State) -> None:
+        """Tell Optuna of every trial in the state.
+
+        Raises:
+            DefinitionError: the sampler needs a package that is not installed.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        _check_installed(definition)
+        self._definition = definition
+        self._distributions = {name: distribution(definition.space[name]) for name in sorted(definition.space)}
+        self._storage = optuna.storages.InMemoryStorage()
+        self._study = optuna.create_study(
+            storage=self._storage, direction=definition.direction, sampler=_sampler(definition, 0)
+        )
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        finished = iter(state.finish_order)
+        n_told = 0
+        for trial in state.trials.values():
+            for number in islice(finished, trial.asked_after - n_told):
+                self.tell(state.trials[number])
+            n_told = trial.asked_after
+            self._adopt(trial)
+        for number in finished:
+            self.tell(state.trials[number])
+
+    def ask(self, number: int) -> dict[str, Value]:
+        """Return the raw values of trial `number`, which must be the next; those of trial 0 are the baseline's."""
+        n_asked = len(self._study.get_trials(deepcopy=False))
+        if number != n_asked:
+            raise ValueError(f"trials are asked in order: {n_asked} is the next, got {number}.")
+        if number == 0:
+            raw = baseline_raw(self._definition)
+            self._add(raw)
+            return raw
+        return self._ask(number)
+
+    def tell(self, trial: Trial) -> None:
+        """Let the sampler learn from a finished trial. Optuna is never given a value that is not finite."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        metric = self._definition.metric
+        reports = {r.epoch: r.metrics[metric] for r in trial.reports if r.epoch > 0 and metric in r.metrics}
+        reports = {epoch: value for epoch, value in reports.items() if math.isfinite(value)}
+        for epoch, value in reports.items():
+            self._storage.set_trial_intermediate_value(trial_id, epoch, value)
+        outcome, values = TrialState.FAIL, None
+        if trial.outcome == "complete" and trial.value is not None and math.isfinite(trial.value):
+            outcome, values = TrialState.COMPLETE, [trial.value]
+        elif trial.outcome == "pruned":
+            outcome, values = TrialState.PRUNED, [reports[max(reports)]] if reports else None
+        self._storage.set_trial_state_values(trial_id, outcome, values)
+
+    def _ask(self, number: int) -> dict[str, Value]:
+        self._study.sampler = _sampler(self._definition, number)
+        trial = self._study.ask(self._distributions)
+        return {name: _plain(trial.params[name]) for name in self._definition.space}
+
+    def _adopt(self, trial: Trial) -> None:
+        """Add a trial that was asked before, as running."""
+        if self._definition.sampler not in REPLAYED or trial.number == 0:
+            self._add(trial.raw)
+            return
+        asked = self._ask(trial.number)
+        for name, value in trial.raw.items():
+            if asked[name] != value:  # another version of Optuna drew it: what was trained counts
+                kind = self._distributions[name]
+                trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+                self._storage.set_trial_param(trial_id, name, kind.to_internal_repr(value), kind)
+
+    def _add(self, raw: Mapping[str, Value]) -> None:
+        self._study.add_trial(_running(raw, self._distributions))
+
+
+def _running(
+    raw: Mapping[str, Value], distributions: Mapping[str, optuna.distributions.BaseDistribution]
+) -> FrozenTrial:
+    return create_trial(
+        state=TrialState.RUNNING, params={name: raw[name] for name in distributions}, distributions=dict(distributions)
+    )
+
+
+def _sampler(definition: StudyDefinition, number: int) -> BaseSampler:
+    seed = _hashed("sampler", definition.seed, number) % 2**32  # what NumPy takes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match definition.sampler:
+            case "tpe":
+                return optuna.samplers.TPESampler(seed=seed)
+            case "random":
+                return optuna.samplers.RandomSampler(seed=seed)
+            case "gp":
+                return optuna.samplers.GPSampler(seed=seed)
+            case "cmaes":
+                # Most trials are pruned: without them a generation would hardly ever be full.
+                return optuna.samplers.CmaEsSampler(
+                    seed=seed, consider_pruned_trials=True, warn_independent_sampling=False
+                )
+            case "qmc":
+                # One sequence for the whole study: its scrambling must not change from trial to trial.
+                return optuna.samplers.QMCSampler(
+                    scramble=True,
+                    seed=_hashed("sampler", definition.seed) % 2**32,
+                    independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+                    warn_independent_sampling=False,
+                )
+
+
+def _check_installed(definition: StudyDefinition) -> None:
+    needed = {"gp": ("scipy", "torch"), "cmaes": ("cmaes",), "qmc": ("scipy",)}.get(definition.sampler, ())
+    if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
+        raise DefinitionError(
+            f"{definition.origin}: sampler: {definition.sampler} needs {' and '.join(missing)}, "
+            f"which is not installed. Run pip install {' '.join(missing)}, or choose another sampler."
+        )
+
+
+def _hashed(*words: str | int) -> int:
+    digest = hashlib.sha256(":".join(map(str, words)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _plain(value: object) -> Value:
+    """A drawn value without NumPy's types, which JSON does not know."""
+    item = getattr(value, "item", None)
+    plain = value if item is None else item()
+    assert isinstance(plain, bool | int | float | str)
+    return plain
