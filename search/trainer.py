@@ -305,9 +305,27 @@ def _factory(name: str) -> ObjectiveFactory:
     if ":" not in name:
         from objectives import OBJECTIVES
 
-        return cast("ObjectiveFactory", OBJECTIVES[name])
+        if name not in OBJECTIVES:
+            known = ", ".join(sorted(OBJECTIVES))
+            raise UnknownObjectiveError(f'objective: must be one of {known}, or "package.module:Name", got {name!r}.')
+        name = OBJECTIVES[name]
     module, _, attribute = name.partition(":")
-    return cast("ObjectiveFactory", getattr(importlib.import_module(module), attribute))
+    try:
+        return cast("ObjectiveFactory", getattr(importlib.import_module(module), attribute))
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise UnknownObjectiveError(
+            f"objective: there is no module {error.name!r}, got {name!r}. Run from the folder that holds it, or install it."
+        ) from error
+    except AttributeError as error:
+        raise UnknownObjectiveError(f"objective: {module} has no {attribute!r}, got {name!r}. Rename it.") from error
+
+
+class UnknownObjectiveError(Exception):
+    """The study names an objective that is not there."""
+
+    user_message = True
 
 
 def _open(order: Open, factory: ObjectiveFactory, progress: "Say") -> tuple[Opened, Objective]:

@@ -1,0 +1,177 @@
+"""A fake objective without torch: every curve follows from the hyperparameters and the seed, faults included.
+
+`objective = "tests.fakes:FakeObjective"`. The hyperparameter `fault` makes a trial misbehave at its second epoch; the
+folder [data] `marks` remembers what has happened, across processes.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from search.contract import Confusion, HyperparameterRule, Hyperparameters, Value
+
+N_UPDATES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeEvaluation:
+    metrics: Mapping[str, float]
+    confusion: Confusion | None
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeRow:
+    hyperparameters: Hyperparameters
+    seed: int
+    epoch: int = 0
+
+
+class FakePopulation:
+    def __init__(self, data: Mapping[str, object]) -> None:
+        self._data = data
+        self._rows: dict[int, FakeRow] = {}
+        self._best: dict[int, FakeRow] = {}
+
+    @property
+    def slots(self) -> Sequence[int]:
+        return list(self._rows)
+
+    @property
+    def n_updates(self) -> int:
+        return N_UPDATES
+
+    def admit(self, slot: int, *, hyperparameters: Hyperparameters, seed: int, fold: int | None) -> None:
+        self._rows[slot] = FakeRow(hyperparameters=hyperparameters, seed=seed)
+
+    def updates(self) -> Generator[None, None, None]:
+        for _ in range(N_UPDATES):
+            time.sleep(float(str(self._data.get("update_s", 0))))
+            for row in self._rows.values():
+                self._misbehave(row)
+            yield
+        for row in self._rows.values():
+            row.epoch += 1
+
+    def _misbehave(self, row: FakeRow) -> None:
+        fault = row.hyperparameters["fault"]
+        if fault == "none" or row.epoch < 1:
+            return
+        if fault == "raise":
+            raise ValueError("this trial always raises")
+        if fault == "raise in company" and len(self._rows) > 1:
+            raise ValueError("this trial raises in company")
+        if fault == "memory" and len(self._rows) > 2:
+            raise MemoryError("out of memory: more than two slots do not fit")
+        if fault == "die" or (fault == "die once" and self._first_time(row)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _first_time(self, row: FakeRow) -> bool:
+        mark = Path(str(self._data["marks"])) / f"died-{row.seed}"
+        if mark.exists():
+            return False
+        mark.touch()
+        return True
+
+    def evaluate(self, slots: Collection[int] | None = None) -> Mapping[int, FakeEvaluation]:
+        return {slot: _evaluation(row) for slot, row in self._rows.items() if slots is None or slot in slots}
+
+    def keep(self, slot: int) -> None:
+        row = self._rows[slot]
+        self._best[slot] = FakeRow(hyperparameters=row.hyperparameters, seed=row.seed, epoch=row.epoch)
+
+    def retire(self, slots: Collection[int]) -> None:
+        for slot in slots:
+            self._rows.pop(slot, None)
+
+    def forget(self, slots: Collection[int]) -> None:
+        self.retire(slots)
+        for slot in slots:
+            self._best.pop(slot, None)
+
+    def save(self, slot: int, path: Path) -> None:
+        best = self._best[slot]
+        path.write_text(json.dumps({"seed": best.seed, "epoch": best.epoch}))
+
+
+def _evaluation(row: FakeRow) -> FakeEvaluation:
+    """Accuracy rises with the epoch towards `quality`, with noise that the seed and the epoch decide."""
+    noise = random.Random(f"{row.seed}/{row.epoch}").gauss(0, 0.003)
+    quality = float(str(row.hyperparameters["quality"]))
+    accuracy = min(1.0, max(0.0, 0.1 + (quality - 0.1) * (1 - 0.5**row.epoch) + noise))
+    loss = float("nan") if row.hyperparameters["fault"] == "diverge" and row.epoch >= 2 else 2.3 * (1 - accuracy)
+    right = round(100 * accuracy)
+    return FakeEvaluation(
+        metrics={
+            "train_loss": loss * 0.9,
+            "val_loss": loss,
+            "train_accuracy": accuracy,
+            "val_accuracy": accuracy,
+            "penalty": 0.0,
+            "lr": 0.1,
+        },
+        confusion=((right, 100 - right), (100 - right, right)),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeObjective:
+    """Satisfies search.contract.Objective; the class is an ObjectiveFactory."""
+
+    data: Mapping[str, object]
+    data_dir: Path
+    seed: int
+    device: str
+    precision: str
+    progress: Callable[[str], None] = field(repr=False)
+
+    HYPERPARAMETERS: ClassVar[Mapping[str, HyperparameterRule]] = {
+        "quality": HyperparameterRule(kind="float", default=0.5, structural=False, low=0.0, high=1.0),
+        "drop": HyperparameterRule(kind="float", default=0.0, structural=False, low=0.0, high=1.0, high_open=True),
+        "shape": HyperparameterRule(kind="int", default=1, structural=True, low=1),
+        "fault": HyperparameterRule(
+            kind="choice",
+            default="none",
+            structural=False,
+            choices=("none", "raise", "raise in company", "memory", "die", "die once", "diverge"),
+        ),
+    }
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "train_loss": "minimize",
+        "val_loss": "minimize",
+        "train_accuracy": "maximize",
+        "val_accuracy": "maximize",
+        "penalty": "none",
+        "lr": "none",
+    }
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {
+            "data_set": "fake",
+            "checksum": str(self.data.get("checksum", "f00d")),
+            "n_train": 400,
+            "n_validation": 100,
+            "input_shape": [1],
+            "classes": ["even", "odd"],
+        }
+
+    def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
+        return 100
+
+    def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
+        return int(str(self.data.get("capacity", 4)))
+
+    def build(self, hyperparameters: Mapping[str, Value], *, epochs: int) -> FakePopulation:
+        return FakePopulation(self.data)
+
+    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
+        return {"val_accuracy": 0.5}
+
+    def export_model(self, checkpoint: Path, destination: Path) -> None:
+        destination.write_bytes(checkpoint.read_bytes())
