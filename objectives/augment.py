@@ -77,8 +77,10 @@ def _rotated(x_PBCHW: Tensor, degrees: Sequence[float], draws: Sequence[Draw]) -
     turn = _drawn("rotate", draws, x_PBCHW[:, :, 0, 0, 0]).mul_(2).sub_(1) * _column(degrees, x_PBCHW.device)
     angle = torch.deg2rad(turn).view(-1).to(x_PBCHW.dtype)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    theta = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1)
-    images = x_PBCHW.flatten(0, 1)
+    images, aspect = x_PBCHW.flatten(0, 1), x_PBCHW.shape[3] / x_PBCHW.shape[4]
+    # the grid runs from -1 to 1 in both directions, whatever the image's height and width
+    first = torch.stack([cos, -sin * aspect, zero], dim=1)
+    theta = torch.stack([first, torch.stack([sin / aspect, cos, zero], dim=1)], dim=1)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     turned = functional.grid_sample(images, grid, align_corners=False)
     return torch.where(angle.view(-1, 1, 1, 1) == 0, images, turned).view(x_PBCHW.shape)

@@ -6,6 +6,7 @@ P slots, B examples, C H W image, D features, K classes, V validation examples.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,13 +36,13 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 class Classification:
     """Satisfies search.contract.Objective; the class itself is an ObjectiveFactory."""
 
-    HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
+    HYPERPARAMETERS: ClassVar[Mapping[str, Hyperparameter]] = {
         **NETWORK,
         **TRAINING,
         **AUGMENTATION,
         "label_smoothing": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),
     }
-    METRICS: Mapping[str, str] = {
+    METRICS: ClassVar[Mapping[str, str]] = {
         "train_loss": "minimize",
         "val_loss": "minimize",
         "train_accuracy": "maximize",

@@ -98,8 +98,8 @@ def _update_by_slot(
                 if decay:
                     torch._foreach_mul_(p, 1 - step.lr * decay)
                 torch._fused_sgd_(
-                    p, g, m[0], weight_decay=0.0, momentum=step.momentum, lr=step.lr, dampening=0.0,
-                    nesterov=nesterov, maximize=False, is_first_step=False,
+                    p, g, m[0] if step.momentum else [], lr=step.lr, momentum=step.momentum, dampening=0.0,
+                    weight_decay=0.0, nesterov=nesterov, maximize=False, is_first_step=False,
                 )  # fmt: skip
             else:
                 torch._fused_adamw_(

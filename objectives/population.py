@@ -5,7 +5,7 @@ An epoch is n_train // batch_size updates (at least one), over an order drawn an
 batch is left out of that epoch.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -87,8 +87,7 @@ class Population:
         self._kind = str(hyperparameters["optimizer"])
         self._nesterov = bool(hyperparameters["nesterov"])
         self._batch_size = int(number(hyperparameters, "batch_size"))
-        self._updates_per_epoch = max(task.n_train // self._batch_size, 1)
-        self._n_updates = epochs * self._updates_per_epoch
+        self._epochs = epochs
         self._rows: list[Slot] = []
         self._parameters: Tensors = {}
         self._buffers: Tensors = {}
@@ -99,6 +98,11 @@ class Population:
     @property
     def slots(self) -> Sequence[int]:
         return [row.number for row in self._rows]
+
+    @property
+    def n_updates(self) -> int:
+        """Updates of one epoch."""
+        return max(self._task.n_train // self._batch_size, 1)
 
     def admit(self, slot: int, *, hyperparameters: Mapping[str, Value], seed: int, fold: int | None) -> None:
         """Add one row, initialized from the seed; only between epochs.
@@ -124,11 +128,11 @@ class Population:
         self._parameters, self._buffers, self._moments = parameters, buffers, moments
         self._rows.append(row)
 
-    def updates(self) -> Iterator[None]:
+    def updates(self) -> Generator[None, None, None]:
         """Train every slot for one epoch; yields after each, when slots may leave. Closing abandons the epoch."""
         keys = [key(row.seed, "order", row.epoch) for row in self._rows]
         self._order_PN = permutations(keys, self._task.n_train, device=self._task.device)
-        for update in range(self._updates_per_epoch):
+        for update in range(self.n_updates):
             if not self._rows:
                 return
             start = update * self._batch_size
@@ -220,8 +224,8 @@ class Population:
         return schedules.lr(
             row.hyperparameters,
             update=update,
-            n_updates=self._n_updates,
-            updates_per_epoch=self._updates_per_epoch,
+            n_updates=self._epochs * self.n_updates,
+            updates_per_epoch=self.n_updates,
         )
 
     def _chosen(self, stacks: Tensors, rows: Sequence[int]) -> Tensors:

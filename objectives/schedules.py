@@ -18,15 +18,14 @@ def lr(hyperparameters: Mapping[str, Value], *, update: int, n_updates: int, upd
     if update < n_warmup:
         return peak_lr * (update + 1) / (n_warmup + 1)
     update, n_updates = update - n_warmup, n_updates - n_warmup
-    done = update / max(n_updates - 1, 1)
     match hyperparameters["schedule"]:
         case "cosine":
             return _between(peak_lr, 0.0, update / n_updates)
         case "one_cycle":
-            peak = number(hyperparameters, "peak")
-            if done < peak:
-                return _between(peak_lr / 25, peak_lr, done / peak)
-            return _between(peak_lr, peak_lr / 25e4, (done - peak) / (1 - peak))
+            last, top = n_updates - 1, number(hyperparameters, "peak") * n_updates - 1
+            if update < top:
+                return _between(peak_lr / 25, peak_lr, update / top)
+            return _between(peak_lr, peak_lr / 25e4, (update - top) / (last - top))
         case "step":
             n_steps = update // int(updates_per_epoch * number(hyperparameters, "step_size"))
             return peak_lr * float(number(hyperparameters, "gamma") ** n_steps)

@@ -1,0 +1,115 @@
+"""Augmentation per example and per slot, against a loop in plain Python where there is one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from objectives import augment
+from objectives.hyperparameters import HyperparameterError, Value
+from tests import toy
+
+IMAGES = torch.randint(1, 256, (30, 3, 8, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+INDEX = torch.arange(30).expand(2, -1)
+DRAWS = [(1, 0), (2, 0)]
+
+
+def gathered(*slots: dict[str, Value]) -> Tensor:
+    return augment.gather(IMAGES, INDEX[: len(slots)], slots=[toy.full(s) for s in slots], draws=DRAWS[: len(slots)])
+
+
+def shifted(image: Tensor, dy: int, dx: int) -> Tensor:
+    moved = torch.zeros_like(image)
+    height, width = image.shape[1:]
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y + dy < height and 0 <= x + dx < width:
+                moved[:, y, x] = image[:, y + dy, x + dx]
+    return moved
+
+
+def test_images_are_untouched_without_augmentation() -> None:
+    assert gathered({}, {}).equal(IMAGES.expand(2, -1, -1, -1, -1))
+
+
+def test_each_image_is_flipped_or_not_by_itself() -> None:
+    flipped = [x.equal(image.flip(2)) for x, image in zip(gathered({"flip": True})[0], IMAGES, strict=True)]
+    same = [x.equal(image) for x, image in zip(gathered({"flip": True})[0], IMAGES, strict=True)]
+    assert all(f != s for f, s in zip(flipped, same, strict=True))
+    assert 5 < sum(flipped) < 25
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_each_image_is_shifted_by_itself_black_moving_in(flip: bool) -> None:
+    found = set()
+    for x, image in zip(gathered({"shift": 2, "flip": flip})[0], IMAGES, strict=True):
+        candidates = [
+            (mirrored, dy, dx)
+            for mirrored in ((False, True) if flip else (False,))
+            for dy in range(-2, 3)
+            for dx in range(-2, 3)
+            if x.equal(shifted(image.flip(2) if mirrored else image, dy, dx))
+            or (mirrored and x.equal(shifted(image, dy, dx).flip(2)))
+        ]
+        assert candidates
+        found.add(candidates[0])
+    assert len(found) > 10
+    assert {dy for _, dy, _ in found} == {dx for _, _, dx in found} == {-2, -1, 0, 1, 2}
+
+
+def test_slots_strengths_and_draws_are_their_own() -> None:
+    both = gathered({"shift": 2, "flip": True}, {})
+    assert both[1].equal(IMAGES)
+    assert both[:1].equal(gathered({"shift": 2, "flip": True}))
+    again = gathered({"shift": 2, "flip": True}, {"shift": 2, "flip": True})
+    assert not again[0].equal(again[1])
+
+
+def distorted(x: Tensor, *slots: dict[str, Value]) -> Tensor:
+    return augment.distort(x, slots=[toy.full(s) for s in slots], draws=DRAWS[: len(slots)])
+
+
+def test_rotation_by_at_most_one_degree_hardly_moves_a_pixel_and_none_where_off() -> None:
+    smooth = torch.linspace(-1, 1, 6, dtype=torch.float64).expand(2, 30, 3, 8, 6)
+    y = distorted(smooth, {"rotate": 1.0}, {})
+    assert y[1].equal(smooth[1])
+    inner = (slice(0, 1), slice(None), slice(None), slice(1, -1), slice(1, -1))
+    assert 0 < (y - smooth)[inner].abs().max() < 0.05
+
+
+def test_rotation_keeps_lengths_on_an_oblong_image() -> None:
+    """A right angle turns the middle row into the middle column: a bar of one pixel keeps its length."""
+    bar = torch.zeros(1, 200, 1, 9, 5, dtype=torch.float64)
+    bar[:, :, :, 4, 1:4] = 1
+    turned = distorted(bar, {"rotate": 90.0})
+    assert (turned.sum(dim=(2, 3, 4)) - 3).abs().max() < 0.6
+    spread = torch.arange(9.0, dtype=torch.float64).sub(4).abs()
+    reach = (turned.sum(dim=(2, 4)) * spread).amax(dim=2)
+    assert 0.9 < reach.max() < 1.1
+
+
+def test_cutout_blanks_one_square_of_each_image() -> None:
+    y = distorted(torch.ones(2, 30, 3, 8, 6), {"cutout": 3}, {})
+    assert y[1].eq(1).all()
+    holes = (y[0] == 0).all(dim=1)
+    sizes = holes.sum(dim=(1, 2))
+    assert sizes.max() == 9
+    assert sizes.min() >= 4
+    assert len({tuple(hole.flatten().tolist()) for hole in holes}) > 10
+
+
+def test_noise_is_normal_with_the_slots_deviation() -> None:
+    y = distorted(torch.zeros(2, 2000, 7, dtype=torch.float64), {"noise": 0.5}, {"noise": 2.0})
+    assert y.std(dim=(1, 2)).tolist() == pytest.approx([0.5, 2.0], rel=0.03)
+    assert y.mean(dim=(1, 2)).tolist() == pytest.approx([0, 0], abs=0.05)
+    assert ((y[0] / 0.5).abs() < 1).double().mean().item() == pytest.approx(0.6827, abs=0.02)
+
+
+def test_vectors_refuse_augmentation_of_images() -> None:
+    with pytest.raises(HyperparameterError, match="flip, shift"):
+        augment.check(toy.full({"flip": True, "shift": 1, "noise": 0.1}), input_shape=(7,))
+    augment.check(toy.full({"noise": 0.1}), input_shape=(7,))
+
+
+def test_shift_out_of_the_image_is_refused() -> None:
+    with pytest.raises(HyperparameterError, match="shift = 6"):
+        augment.check(toy.full({"shift": 6}), input_shape=(3, 8, 6))

@@ -1,0 +1,106 @@
+"""Stacked networks equal plain modules; structure follows the hyperparameters."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from objectives import models
+from objectives.hyperparameters import HyperparameterError, Value
+from objectives.streams import generator
+from tests import toy
+
+IMAGE = (3, 8, 6)
+NORMS = ("none", "before", "after")
+
+
+def architecture(hyperparameters: dict[str, Value], input_shape: tuple[int, ...] = IMAGE) -> models.Architecture:
+    return models.architecture(toy.full(hyperparameters), input_shape=input_shape, n_outputs=4)
+
+
+def drawn(
+    net: models.Architecture, seed: int, initialization: str = "kaiming"
+) -> tuple[models.Tensors, models.Tensors]:
+    draw = generator(seed, "initial weights")
+    found = models.initial(net, initialization=initialization, init_std=0.5, generator=draw)
+    return tuple({n: t.double() for n, t in tensors.items()} for tensors in found)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("model", "norm"), list(itertools.product(("mlp", "cnn"), NORMS)))
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "tanh"])
+def test_stack_equals_plain_modules(model: str, norm: str, activation: str) -> None:
+    net = architecture(
+        {
+            "model": model,
+            "hidden": (5, 4, 7),
+            "batch_norm": norm != "none",
+            "norm_position": "before" if norm == "none" else norm,
+            "activation": activation,
+        }
+    )
+    slots = [drawn(net, seed) for seed in range(3)]
+    parameters, buffers = (
+        {name: torch.stack([slot[i][name] for slot in slots]) for name in slots[0][i]} for i in (0, 1)
+    )
+    x = torch.randn(3, 9, *IMAGE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def untouched(y: Tensor, i: int) -> Tensor:
+        return y
+
+    for drop in (untouched, None):  # training moves the running statistics that eval mode then uses
+        y = models.forward(net, parameters, buffers, x, product=torch.float64, drop=drop)
+        for p, slot in enumerate(slots):
+            module = models.single(net).double().train(drop is not None)
+            module.load_state_dict(models.plain(slot[0] | slot[1]), strict=False)
+            assert torch.allclose(y[p], module(x[p]), rtol=1e-9, atol=1e-12)
+            slot[1].update({n: t for n, t in module.state_dict().items() if "running" in n})
+
+
+def test_widths_of_an_mlp_halve_and_channels_of_a_cnn_double() -> None:
+    assert architecture({"width": 100, "depth": 3}).hidden == (100, 50, 25)
+    assert architecture({"width": 2, "depth": 3}).hidden == (2, 1, 1)
+    assert architecture({"model": "cnn", "width": 8, "depth": 3}).hidden == (8, 16, 32)
+
+
+def test_listed_layers_replace_width_and_depth() -> None:
+    assert architecture({"hidden": (500, 400), "width": 3, "depth": 1}).hidden == (500, 400)
+
+
+def test_depth_zero_is_a_linear_model() -> None:
+    assert models.shapes(architecture({"depth": 0})) == {"output.weight": (144, 4), "output.bias": (4,)}
+
+
+@pytest.mark.parametrize(("model", "norm"), list(itertools.product(("mlp", "cnn"), NORMS)))
+def test_number_of_parameters_equals_the_plain_modules(model: str, norm: str) -> None:
+    position = "before" if norm == "none" else norm
+    net = architecture({"model": model, "batch_norm": norm != "none", "norm_position": position, "depth": 3})
+    assert models.n_parameters(net) == sum(p.numel() for p in models.single(net).parameters())
+
+
+def test_layer_has_no_bias_only_where_batch_norm_follows_at_once() -> None:
+    assert "layer1.bias" in models.shapes(architecture({}))
+    assert "layer1.bias" not in models.shapes(architecture({"batch_norm": True}))
+    assert "layer1.bias" in models.shapes(architecture({"batch_norm": True, "norm_position": "after"}))
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("initialization", ["kaiming", "xavier", "normal"])
+def test_initial_weights_have_the_spread_of_torch_init(model: str, initialization: str) -> None:
+    net = architecture({"model": model, "width": 300, "depth": 1, "activation": "relu"})
+    weight = models.plain(drawn(net, 0, initialization)[0])["layer1.weight"]
+    reference = torch.empty_like(weight)
+    draw = torch.Generator().manual_seed(0)
+    if initialization == "kaiming":
+        torch.nn.init.kaiming_normal_(reference, nonlinearity="relu", generator=draw)
+    elif initialization == "xavier":
+        torch.nn.init.xavier_normal_(reference, gain=math.sqrt(2), generator=draw)
+    else:
+        torch.nn.init.normal_(reference, std=0.5, generator=draw)
+    assert weight.std().item() == pytest.approx(reference.std().item(), rel=0.05)
+
+
+def test_cnn_refuses_vectors() -> None:
+    with pytest.raises(HyperparameterError, match="needs images"):
+        architecture({"model": "cnn"}, input_shape=(7,))

@@ -1,0 +1,164 @@
+"""Every optimizer, schedule and penalty against torch's own, on one trial trained as a plain module."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from objectives import models, optimizers
+from objectives.hyperparameters import HyperparameterError, Value
+from objectives.optimizers import Step
+from objectives.streams import generator, key, permutations
+from tests import toy
+
+EPOCHS = 10
+N_UPDATES = EPOCHS * toy.UPDATES_PER_EPOCH
+
+
+def trained_by_torch(
+    trial: dict[str, Value],
+    optimizer: Callable[[list[dict[str, object]]], Optimizer],
+    *,
+    decay: float = 0.0,
+    l1: float = 0.0,
+    clip_norm: float = 0.0,
+    schedule: Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+) -> dict[str, Tensor]:
+    """The textbook loop over the same data in the same order; `decay` is for the weights alone."""
+    data, full = toy.dataset(), toy.full(trial)
+    net = models.architecture(full, input_shape=(3, 8, 6), n_outputs=toy.N_CLASSES)
+    draw = generator(0, "initial weights")
+    weights = models.initial(net, initialization="kaiming", init_std=1.0, generator=draw)
+    module = models.single(net).double()
+    module.load_state_dict(models.plain(weights[0] | weights[1]), strict=False)
+    groups: list[dict[str, object]] = [
+        {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    stepper = optimizer(groups)
+    scheduler = schedule(stepper) if schedule else None
+    criterion = nn.CrossEntropyLoss(label_smoothing=float(full["label_smoothing"]))  # type: ignore[arg-type]
+    mean, std = (t.double().view(3, 1, 1) for t in (data.mean, data.std))
+    for epoch in range(EPOCHS):
+        order = permutations([key(0, "order", epoch)], toy.N_TRAIN, device=torch.device("cpu"))[0]
+        for index in order[: toy.UPDATES_PER_EPOCH * toy.BATCH].view(-1, toy.BATCH):
+            loss = criterion(module((data.x_train[index].double() / 255 - mean) / std), data.y_train[index])
+            loss = loss + l1 * sum(p.abs().sum() for p in module.parameters() if p.ndim > 1)
+            stepper.zero_grad()
+            loss.backward()
+            if clip_norm:
+                nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
+            stepper.step()
+            if scheduler:
+                scheduler.step()
+    return {n: t for n, t in module.state_dict().items() if "num_batches" not in n}
+
+
+def compare(trial: dict[str, Value], reference: dict[str, Tensor]) -> float:
+    return toy.difference(models.plain(toy.alone(trial, seed=0, epochs=EPOCHS)), reference)
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_adamw_equals_torch(model: str, batch_norm: bool) -> None:
+    trial: dict[str, Value] = {"model": model, "width": 6, "batch_norm": batch_norm, "weight_decay": 0.2}
+    reference = trained_by_torch(trial, lambda groups: AdamW(groups, lr=1e-2), decay=0.2)
+    assert compare(trial | {"optimizer": "adamw"}, reference) < 1e-8
+
+
+def test_adam_with_l2_equals_torch_with_twice_its_weight_decay() -> None:
+    reference = trained_by_torch({}, lambda groups: Adam(groups, lr=1e-2), decay=0.02)
+    assert compare({"optimizer": "adam", "l2": 0.01}, reference) < 1e-8
+
+
+def test_momentum_is_beta1_of_adam() -> None:
+    reference = trained_by_torch({}, lambda groups: Adam(groups, lr=1e-2, betas=(0.7, 0.999)))
+    assert compare({"optimizer": "adam", "momentum": 0.7}, reference) < 1e-8
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd_with_l2_equals_torch_with_twice_its_weight_decay(momentum: float, nesterov: bool) -> None:
+    def optimizer(groups: list[dict[str, object]]) -> Optimizer:
+        return SGD(groups, lr=1e-2, momentum=momentum, nesterov=nesterov)
+
+    trial: dict[str, Value] = {"optimizer": "sgd", "momentum": momentum, "nesterov": nesterov, "l2": 0.02}
+    assert compare(trial, trained_by_torch({}, optimizer, decay=0.04)) < 1e-8
+
+
+def test_l2_under_sgd_without_momentum_equals_weight_decay_of_twice_its_strength() -> None:
+    plain: dict[str, Value] = {"optimizer": "sgd", "momentum": 0.0}
+    by_decay = toy.alone(plain | {"weight_decay": 0.1}, seed=0)
+    assert toy.difference(toy.alone(plain | {"l2": 0.05}, seed=0), by_decay) < 1e-8
+    assert toy.difference(toy.alone(plain, seed=0), by_decay) > 1e-3
+
+
+def test_l2_under_adam_is_not_weight_decay() -> None:
+    by_decay = toy.alone({"weight_decay": 0.1}, seed=0)
+    assert toy.difference(toy.alone({"l2": 0.05}, seed=0), by_decay) > 1e-2
+
+
+def test_l1_equals_a_penalty_in_the_loss() -> None:
+    reference = trained_by_torch({}, lambda groups: SGD(groups, lr=1e-2), l1=0.003)
+    assert compare({"optimizer": "sgd", "momentum": 0.0, "l1": 0.003}, reference) < 1e-8
+
+
+def test_clipping_equals_torch() -> None:
+    reference = trained_by_torch({}, lambda groups: SGD(groups, lr=1e-2), clip_norm=0.5)
+    assert compare({"optimizer": "sgd", "momentum": 0.0, "clip_norm": 0.5}, reference) < 1e-8
+
+
+def test_label_smoothing_equals_torch() -> None:
+    trial: dict[str, Value] = {"label_smoothing": 0.2}
+    reference = trained_by_torch(trial, lambda groups: AdamW(groups, lr=1e-2))
+    assert compare(trial, reference) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("trial", "schedule"),
+    [
+        (
+            {"schedule": "one_cycle"},
+            lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1e-2, total_steps=N_UPDATES, cycle_momentum=False),
+        ),
+        ({"schedule": "cosine"}, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, N_UPDATES)),
+        (
+            {"schedule": "step", "step_size": 2, "gamma": 0.5},
+            lambda o: torch.optim.lr_scheduler.StepLR(o, 2 * toy.UPDATES_PER_EPOCH, gamma=0.5),
+        ),
+        (
+            {"warmup": 0.2},
+            lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda i: min((i + 1) / (0.2 * N_UPDATES + 1), 1)),
+        ),
+    ],
+    ids=["one_cycle", "cosine", "step", "warmup"],
+)
+def test_schedule_equals_torch(
+    trial: dict[str, Value], schedule: Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler]
+) -> None:
+    reference = trained_by_torch({}, lambda groups: AdamW(groups, lr=1e-2), schedule=schedule)
+    assert compare(trial, reference) < 1e-8
+
+
+@pytest.mark.parametrize(("kind", "nesterov"), [("adamw", False), ("adam", False), ("sgd", False), ("sgd", True)])
+def test_stacked_operations_equal_the_fused_kernels(kind: str, nesterov: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    parameters = [torch.randn(3, *shape, generator=draw, dtype=torch.float64) for shape in ((4, 5), (5,))]
+    both = [[p.clone() for p in parameters] for _ in range(2)]
+    states = [optimizers.moments(kind, {str(i): p for i, p in enumerate(parameters)}) for _ in range(2)]
+    for count in range(1, 20):
+        steps = [
+            Step(lr=0.01 * (row + 1), momentum=0.4 * row, weight_decay=(0.1 * row, 0.0), count=count + row)
+            for row in range(3)
+        ]
+        gradients = [torch.randn(p.shape, generator=draw, dtype=torch.float64) for p in parameters]
+        optimizers.update(kind, both[0], gradients, states[0], steps, nesterov=nesterov)
+        optimizers.update_stacked(kind, both[1], gradients, states[1], steps, nesterov=nesterov)
+    for one, other in zip(both[0], both[1], strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_nesterov_without_sgd_is_refused() -> None:
+    with pytest.raises(HyperparameterError, match="nesterov"):
+        optimizers.check(toy.full({"nesterov": True}))
