@@ -1,12 +1,10 @@
 """A study's definition: what its file must hold, what may be overridden, and what makes two of them the same."""
 
-import difflib
 import hashlib
 import json
 import math
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,7 +22,9 @@ from pydantic import (
 from search import contract, space
 from search.contract import HyperparameterRule
 from search.errors import DefinitionError
+from search.rules import broken_rule, cast
 from search.space import Parameter, invalid
+from search.wording import did_you_mean, messages, shown
 from search.workspace import Workspace
 
 NOT_FINGERPRINTED = frozenset(
@@ -151,7 +151,7 @@ def load(study: str, workspace: Workspace, overrides: Mapping[str, Any]) -> Stud
     try:
         definition = StudyDefinition.model_validate(table)
     except ValidationError as error:
-        raise DefinitionError("\n".join(_messages(error, origin, options))) from error
+        raise DefinitionError("\n".join(messages(error, StudyDefinition, origin, options))) from error
     definition._origin = origin
     return definition
 
@@ -168,19 +168,19 @@ def check_objective(
     for table, names in (("fixed", definition.fixed), ("space", definition.space)):
         problems += [
             f"{table}.{name}: the objective {definition.objective!r} has no such hyperparameter."
-            f"{_did_you_mean(name, rules)} It has {', '.join(rules)}."
+            f"{did_you_mean(name, rules)} It has {', '.join(rules)}."
             for name in names
             if name not in rules
         ]
     for name in definition.fixed.keys() & rules.keys():
-        if broken := _broken_rule(definition.fixed[name], rules[name]):
-            problems.append(f"fixed.{name}: must be {broken}, got {_shown(definition.fixed[name])}. Change the value.")
+        if broken := broken_rule(definition.fixed[name], rules[name]):
+            problems.append(f"fixed.{name}: must be {broken}, got {shown(definition.fixed[name])}. Change the value.")
     for name in definition.space.keys() & rules.keys():
         for value in space.extremes(definition.space[name]):
-            if broken := _broken_rule(value, rules[name]):
+            if broken := broken_rule(value, rules[name]):
                 kind = definition.space[name].kind
                 problems.append(
-                    f"space.{name}: every value must be {broken}, but this {kind} parameter can be {_shown(value)}. "
+                    f"space.{name}: every value must be {broken}, but this {kind} parameter can be {shown(value)}. "
                     "Change its kind or its range."
                 )
                 break
@@ -214,7 +214,7 @@ def hyperparameters(
 ) -> dict[str, contract.Value]:
     """Return what is trained: the objective's defaults, the study's constants, the effective values of the drawn."""
     chosen = {**definition.fixed, **space.effective(definition.space, raw)}
-    return {name: _cast(chosen.get(name, rule.default), rule) for name, rule in rules.items()}
+    return {name: cast(chosen.get(name, rule.default), rule) for name, rule in rules.items()}
 
 
 def structure(hyperparameters: Mapping[str, contract.Value], rules: Mapping[str, HyperparameterRule]) -> str:
@@ -222,9 +222,9 @@ def structure(hyperparameters: Mapping[str, contract.Value], rules: Mapping[str,
 
     Only what differs from the defaults is named, in the order of the rules.
     """
-    values = {name: _cast(hyperparameters[name], rule) for name, rule in rules.items() if rule.structural}
+    values = {name: cast(hyperparameters[name], rule) for name, rule in rules.items() if rule.structural}
     named = (
-        f"{name}={_shown(value)}" for name, value in values.items() if value != _cast(rules[name].default, rules[name])
+        f"{name}={shown(value)}" for name, value in values.items() if value != cast(rules[name].default, rules[name])
     )
     return " ".join(named) or "default"
 
@@ -243,7 +243,7 @@ def _file(study: str, workspace: Workspace) -> Path:
     if study in known:
         return workspace.definition(study)
     listed = f"Studies here: {', '.join(known)}." if known else f"{workspace.studies} holds no study file."
-    raise DefinitionError(f"{study}: there is no such study.{_did_you_mean(study, known)} {listed}")
+    raise DefinitionError(f"{study}: there is no such study.{did_you_mean(study, known)} {listed}")
 
 
 def _parsed(path: Path, origin: str) -> dict[str, Any]:
@@ -289,14 +289,14 @@ def _inconsistencies(definition: StudyDefinition) -> Iterator[tuple[str, str]]:
         if name not in definition.space:
             yield (
                 f"baseline.{name}",
-                f"is not a parameter of the space.{_did_you_mean(name, definition.space)} Remove it; "
+                f"is not a parameter of the space.{did_you_mean(name, definition.space)} Remove it; "
                 "constants belong in [fixed].",
             )
         elif not space.contains(definition.space[name], value):
             wanted = space.described(definition.space[name])
             yield (
                 f"baseline.{name}",
-                f"must be {wanted}, as [space.{name}] says, got {_shown(value)}. Change one of them.",
+                f"must be {wanted}, as [space.{name}] says, got {shown(value)}. Change one of them.",
             )
     for name in definition.space.keys() - definition.baseline.keys():
         yield f"baseline.{name}", f"must be given: the baseline has every parameter of the space. Add {name} = VALUE."
@@ -307,139 +307,13 @@ def _metric_problems(definition: StudyDefinition, metrics: Mapping[str, str]) ->
     if metric not in told:
         yield (
             f"metric: the objective {definition.objective!r} cannot be judged by {metric!r}."
-            f"{_did_you_mean(metric, told)} It reports {', '.join(told)}."
+            f"{did_you_mean(metric, told)} It reports {', '.join(told)}."
         )
     elif told[metric] != definition.direction:
         yield (
             f'direction: must be "{told[metric]}" for {metric}, got "{definition.direction}". '
             "Change direction, or metric."
         )
-
-
-def _broken_rule(value: contract.Value, rule: HyperparameterRule) -> str | None:
-    """Return what the value must be, if it is not."""
-    match rule.kind:
-        case "bool":
-            return None if isinstance(value, bool) else "true or false"
-        case "choice":
-            return None if value in rule.choices and isinstance(value, str) else "one of " + ", ".join(rule.choices)
-        case "layers":
-            listed = isinstance(value, tuple) and all(each > 0 for each in value)
-            return None if listed else "a list of positive whole numbers"
-    kinds = int if rule.kind == "int" else int | float
-    if isinstance(value, kinds) and not isinstance(value, bool) and _within(value, rule):
-        return None
-    low, high = ("" if end is None else f"{end:g}" for end in (rule.low, rule.high))
-    bounds = [
-        low and f"{'above' if rule.low_open else 'at least'} {low}",
-        high and f"{'below' if rule.high_open else 'at most'} {high}",
-    ]
-    noun = "a whole number" if rule.kind == "int" else "a number"
-    return f"{noun} {' and '.join(filter(None, bounds))}".rstrip()
-
-
-def _within(value: float, rule: HyperparameterRule) -> bool:
-    above = rule.low is None or value > rule.low or (value == rule.low and not rule.low_open)
-    below = rule.high is None or value < rule.high or (value == rule.high and not rule.high_open)
-    return above and below
-
-
-def _cast(value: contract.Value, rule: HyperparameterRule) -> contract.Value:
-    """The one form a value has under its rule: 1 and 1.0 are the same float."""
-    return float(value) if rule.kind == "float" and isinstance(value, int) else value
-
-
-# ---------------------------------------------------------------- wording
-
-REMEDIES = {
-    "string_type": "Write a text in quotes.",
-    "int_type": "Write a whole number, without quotes.",
-    "int_from_float": "Write a whole number.",
-    "float_type": "Write a number, without quotes.",
-    "bool_type": "Write true or false, without quotes.",
-    "finite_number": "Write a finite number.",
-    "greater_than": "Raise it.",
-    "greater_than_equal": "Raise it.",
-    "less_than": "Lower it.",
-    "less_than_equal": "Lower it.",
-    "too_short": "Add what is missing.",
-}
-PATTERNS = {
-    "name": "1 to 64 of a-z, 0-9, _ and -, beginning with a letter or digit. Rename the file, or use --name",
-    "objective": 'a built-in name or "package.module:Name". Correct it',
-    "device": "auto, cpu, cuda or cuda:N. Correct it",
-}
-
-
-def _messages(error: ValidationError, origin: str, options: Mapping[str, str]) -> Iterator[str]:
-    for each in error.errors(include_url=False):
-        loc = [str(part) for part in each["loc"]]
-        context = each.get("ctx", {})
-        keys = loc[:2] + loc[3:] if loc[0:1] == ["space"] and len(loc) > 2 else loc  # pydantic adds the kind
-        if each["type"] == "problems":
-            found = [([*keys, *filter(None, key.split("."))], text) for key, text in context["problems"]]
-        else:
-            found = [(keys, _worded(each["type"], each["msg"], loc, each["input"], context))]
-        for where, text in found:
-            option = options.get(where[0])
-            yield f"{option}: {text}" if option else f"{origin}: {'.'.join(where)}: {text}"
-
-
-def _worded(kind: str, message: str, loc: list[str], value: object, context: Mapping[str, Any]) -> str:
-    """What must hold, what was got, what to do, for one of pydantic's own complaints."""
-    got = f"got {_shown(value)}"
-    match kind:
-        case "missing":
-            return "must be given. Add it."
-        case "extra_forbidden":
-            keys = _keys(loc)
-            return f"there is no such key.{_did_you_mean(loc[-1], keys)} The keys are {', '.join(keys)}."
-        case "union_tag_invalid":
-            tag = str(context["tag"])
-            return f'there is no kind "{tag}".{_did_you_mean(tag, space.KINDS)} The kinds are {", ".join(space.KINDS)}.'
-        case "union_tag_not_found":
-            return f"must say its kind. Add kind = one of {', '.join(space.KINDS)}."
-        case "literal_error":
-            near = _did_you_mean(str(value), re.findall(r"'(\w+)'", context["expected"]))
-            return f"must be {context['expected']}, {got}.{near or ' Choose one of them.'}"
-        case "string_pattern_mismatch":
-            rule, _, remedy = PATTERNS[loc[-1]].partition(". ")
-            return f"must be {rule}, {got}. {remedy}."
-        case "value_error":
-            return f"{context['error']}, {got}. Change it."
-    rule = message.replace("Input should be", "must be").replace("Input should have", "must have")
-    return f"{rule[:1].lower()}{rule[1:]}, {got}. {REMEDIES.get(kind, 'Change it.')}"
-
-
-def _keys(loc: list[str]) -> list[str]:
-    """The keys of the table that holds an unknown one."""
-    match loc:
-        case ["space", _, kind, _]:
-            return list(space.KINDS[kind].model_fields)
-        case ["pruning", _]:
-            return list(Pruning.model_fields)
-        case _:
-            return [key for key in StudyDefinition.model_fields if key != "name"]
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _shown(value: object) -> str:
-    """A value as a study file writes it, and on one line; a text without quotes where it is one word."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case str() if re.fullmatch(r"[\w.-]+", value):
-            return value
-        case tuple():
-            return ",".join(map(str, value)) or "[]"
-        case str() | list() | dict():
-            return json.dumps(value, default=str)
-        case _:
-            return str(value)
 
 
 def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:

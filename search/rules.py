@@ -1,0 +1,36 @@
+"""What an objective's rules say of a value."""
+
+from search.contract import HyperparameterRule, Value
+
+
+def broken_rule(value: Value, rule: HyperparameterRule) -> str | None:
+    """Return what the value must be, if it is not."""
+    match rule.kind:
+        case "bool":
+            return None if isinstance(value, bool) else "true or false"
+        case "choice":
+            return None if value in rule.choices and isinstance(value, str) else "one of " + ", ".join(rule.choices)
+        case "layers":
+            listed = isinstance(value, tuple) and all(each > 0 for each in value)
+            return None if listed else "a list of positive whole numbers"
+    kinds = int if rule.kind == "int" else int | float
+    if isinstance(value, kinds) and not isinstance(value, bool) and _within(value, rule):
+        return None
+    low, high = ("" if end is None else f"{end:g}" for end in (rule.low, rule.high))
+    bounds = [
+        low and f"{'above' if rule.low_open else 'at least'} {low}",
+        high and f"{'below' if rule.high_open else 'at most'} {high}",
+    ]
+    noun = "a whole number" if rule.kind == "int" else "a number"
+    return f"{noun} {' and '.join(filter(None, bounds))}".rstrip()
+
+
+def cast(value: Value, rule: HyperparameterRule) -> Value:
+    """The one form a value has under its rule: 1 and 1.0 are the same float."""
+    return float(value) if rule.kind == "float" and isinstance(value, int) else value
+
+
+def _within(value: float, rule: HyperparameterRule) -> bool:
+    above = rule.low is None or value > rule.low or (value == rule.low and not rule.low_open)
+    below = rule.high is None or value < rule.high or (value == rule.high and not rule.high_open)
+    return above and below
