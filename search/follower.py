@@ -79,6 +79,7 @@ class Follower:
 
     def _run(self) -> None:
         while True:
+            last = self._stopping.is_set()
             try:
                 self._view.prepare()
                 self._follow()
@@ -86,8 +87,9 @@ class Follower:
             except ViewError as error:
                 if self._failures == 0:
                     self._on_trouble(f"{self._view.name} cannot be written, training goes on: {error}")
-                if self._stopping.wait(RETRY_S[min(self._failures, len(RETRY_S) - 1)]):
+                if last:
                     return
+                self._stopping.wait(RETRY_S[min(self._failures, len(RETRY_S) - 1)])
                 self._failures += 1
 
     def _follow(self) -> None:

@@ -296,6 +296,7 @@ def connect(uri: str) -> "MlflowClient":
     path = sqlite_file(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{path}"  # without percent-encoded braces: MLflow makes the folder under the encoded name too
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

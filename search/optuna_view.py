@@ -6,6 +6,7 @@ state the ledger gives them, whatever the storage holds already: writing twice c
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,7 +17,7 @@ import optuna
 import sqlalchemy as sa
 from filelock import FileLock
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -109,7 +110,9 @@ class OptunaView:
                 load_if_exists=True,
             )
             if LEDGER not in study.user_attrs and not study.trials:
-                study.set_metric_names([created.definition["metric"]])
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    study.set_metric_names([created.definition["metric"]])
                 study.set_user_attr(LEDGER, ledger_id(created))
             if study.user_attrs.get(LEDGER) != ledger_id(created):
                 raise ViewError(
@@ -249,6 +252,7 @@ def trouble(url: str) -> Iterator[None]:
 
 def open_storage(url: str) -> RDBStorage:
     """Open Optuna's storage, created if it is missing; on SQLite so that a dashboard may read while we write."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = sqlite_file(url)
     if path is None:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
@@ -298,7 +302,9 @@ def _attributes(trial: StudyTrial) -> dict[str, Any]:
         if len(trial.attempts) > 1 or attempt.interrupted:
             attributes["interrupted"] = attempt.interrupted
     if trial.outcome is not None:
-        attributes |= {"reason": trial.reason, "best_epoch": trial.best_epoch}
+        attributes["reason"] = trial.reason
+    if trial.best_epoch is not None:
+        attributes["best_epoch"] = trial.best_epoch
     if trial.error:
         attributes["error"] = trial.error
     return attributes
@@ -317,8 +323,9 @@ def _note(state: State, *, experiment_url: str | None) -> str:
     definition, facts = state.definition, state.created.facts
     lines = [
         f"# {definition.get('title') or state.study}",
+        f"{definition.get('question', '')}\n",
         f"Data set **{facts.get('data_set')}**. Objective: {definition['direction']} **{definition['metric']}** on the "
-        "validation set; a trial's value is the metric at its best epoch.",
+        "validation set; a trial's value is the metric at its best epoch.\n",
         "- Trial 0 is the baseline: no regularization; it is never pruned.",
         "- Parameters are what the sampler drew, `effective_...` what was trained: below its threshold a "
         "regularizer is off.",
@@ -327,7 +334,7 @@ def _note(state: State, *, experiment_url: str | None) -> str:
     ]
     if experiment_url:
         lines.append(f"- Curves, checkpoints and the champion model: [MLflow experiment]({experiment_url})")
-    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
+    return "\n".join(lines)
 
 
 def _save_note(place: Study | Trial, body: str) -> None:

@@ -9,7 +9,10 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from search.contract import Confusion, Value
@@ -30,6 +33,8 @@ from search.events import (
     TrialAsked,
     TrialFinished,
 )
+from search.mlflow_view import connect
+from search.workspace import sqlite_url
 
 CLASSES = ["airplane", "automobile", "bird", "cat"]
 BEGIN = 1_700_000_000.0
@@ -69,6 +74,41 @@ def history(*, study: str = "small_reg", n_trials: int = 6, seed: int = 0, done:
             SessionClosed(at=0, reason="done", trained_s=9.0, waited_s=1.0),
         ]
     return [replace(event, at=BEGIN + 2.0 * step) for step, event in enumerate(events)]
+
+
+def put_files(study_folder: Path) -> None:
+    """Write what the history's CheckpointSaved events name."""
+    folder = study_folder / "checkpoints"
+    folder.mkdir(parents=True)
+    for number in (0, 2):
+        (folder / f"trial_{number}.safetensors").write_bytes(b"weights of %d" % number)
+        (folder / f"trial_{number}.safetensors.sha256").write_text("5" * 64)
+
+
+def put_champion(study_folder: Path) -> None:
+    """Write the network that the history's ModelExported names: a real one, tiny, for images (N, 1, 4, 4)."""
+    import numpy as np
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, len(CLASSES)))
+    example = torch.zeros(2, 1, 4, 4)
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    torch.export.save(program, study_folder / "champion.pt2")
+    np.save(study_folder / "champion.npy", example.numpy())
+
+
+def put_mlflow_database(mlruns: Path) -> None:
+    """Write an empty MLflow database, which takes MLflow itself some five seconds."""
+    mlruns.mkdir(parents=True, exist_ok=True)
+    (mlruns / "mlflow.db").write_bytes(_mlflow_database())
+
+
+@cache
+def _mlflow_database() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "mlflow.db"
+        connect(sqlite_url(path)).search_experiments()
+        return path.read_bytes()
 
 
 def _created(study: str) -> StudyCreated:
