@@ -1,4 +1,21 @@
-"""What can be trained. The only package that knows torch; it knows nothing of optuna, mlflow or search."""
+"""What can be trained. The only package that knows torch; it knows nothing of optuna, mlflow or search.
+
+classification   cross-entropy, accuracy and confusion counts of MLPs and CNNs: the built-in objective
+hyperparameters  names, kinds, ranges and defaults (without torch)
+population       the training of P slots of one structure: updates, schedules, admission, eviction
+models           MLP and CNN, as one stack of P networks and as a plain module of one
+layers           stacked Linear, Conv2d, BatchNorm, dropout: the leading dimension is the slot
+optimizers       SGD, Adam, AdamW with one lr, momentum and weight decay per slot
+regularizers     L1 and L2 penalties, one strength per slot
+schedules        learning rates over a trial's updates
+augment          flip, shift, rotate, cutout, noise, per example and with a strength per slot
+streams          random numbers from (seed, purpose, counter)
+probe            which precision is fast on this device
+data             data resident on the device; the stratified split; the test part left out
+datasets         cifar10, mnist, fashion_mnist, digits: downloaded, verified, parsed
+own              one's own .npz file or folder of images
+saved            networks rebuilt from saved weights, measured and exported
+"""
 
 OBJECTIVES = {"classification": "objectives.classification:Classification"}
 """The name in a study file -> "package.module:Name", imported when a trainer needs it."""

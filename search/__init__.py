@@ -1,1 +1,45 @@
-"""The search service. File map and vocabulary: see README.md, "How it works"."""
+"""The search service: asks for trials, has them trained, decides, and keeps the record. It knows no torch.
+
+commands       run              bring a study to its number of trials, and say what it found
+               serve            the Optuna dashboard and the MLflow UI, on loopback
+               delete           remove a study from the ledger and both views
+a study        definition       StudyDefinition: what a study file must hold; fingerprint
+               space            kinds of parameter; what was drawn (raw) -> what is trained (effective)
+               rules, wording   what an objective accepts of a value; what is wrong with a file, in words
+the record     events           what can happen in a study
+               ledger           append and read events; one owner at a time
+               state            apply(state, event): trials, attempts, outcomes (pure)
+the decisions  sampling         the next trial: the baseline, then Optuna's samplers, seeded per ask
+               cohort           which trainer takes a trial, and in what company (pure)
+               pruning          which trials end at a report (pure)
+the work       session          one run of the command, from study file to result
+               coordinator      the loop: ask, admit, append, decide, evict
+               contract         the protocols of an objective, and the messages to and from a trainer
+               trainer          the process that holds a device; the only importer of objectives
+               executors        starts trainers: in this process, or as local processes
+               checkpoint       weights on disk, whole or not at all, with their SHA-256
+the views      follower         brings a view up to the ledger, in a thread of its own
+               optuna_view, mlflow_view
+               figures          confusion matrices and learning curves as PNG
+               champion         registers the best network with MLflow
+the terminal   display          what is seen while a study runs
+               result           what was found, in sentences and as a table
+               estimate         --dry-run
+everywhere     workspace        where files lie
+               errors           what a user can cause or must act on
+
+Vocabulary, beyond the field's own words (study, trial, sampler, pruner, rung, epoch):
+    structure    whatever decides tensor shapes, the graph or the number of updates an epoch; all else is fusible,
+                 one number per slot: lr, weight_decay, l1, l2, dropout, label_smoothing, augmentation
+    population   the trials of one structure that train as one stacked model; a lone trial is a population of one
+    replicate    one training within a trial, with its own seed; a trial has one unless its study says `replicates`
+    slot         one row of a population; it holds one replicate
+    attempt      one training of a trial from its first epoch; an interrupted trial has several
+    baseline     trial 0: every parameter as [baseline] says, trained to its last epoch
+    raw          what the sampler drew; effective: what is trained and recorded (below off_below it is 0)
+    ledger       the append-only record of everything that happened, the only truth
+    view         a store filled from the ledger for people and other tools: Optuna's storage, MLflow
+    coordinator  the one process of a study that asks, decides and writes the ledger
+    trainer      a process that holds one device and its populations
+    update       one optimizer step; Optuna's `step` is our epoch
+"""
