@@ -1,0 +1,108 @@
+"""Which trainer takes a trial."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.cohort import TrainerLoad, load, place
+
+CAPACITY = {"small": 8, "middle": 4, "large": 1}
+
+
+def trainer(number: int, *, alone: bool = False, pending: bool = False, **populations: int) -> TrainerLoad:
+    return TrainerLoad(trainer=number, populations=populations, alone=alone, pending=pending)
+
+
+def placed(structure: str | None, *loads: TrainerLoad, alone: bool = False, replicates: int = 1) -> int | None:
+    return place(structure, alone=alone, loads=loads, capacity=CAPACITY, replicates=replicates)
+
+
+def test_load_is_the_share_of_each_structure_s_capacity_and_1_for_an_unknown_one() -> None:
+    assert load(trainer(0), CAPACITY) == 0
+    assert load(trainer(0, small=2, middle=2), CAPACITY) == 0.75
+    assert load(trainer(0, unknown=1), CAPACITY) == 1
+
+
+def test_a_trial_joins_the_population_of_its_structure() -> None:
+    assert placed("small", trainer(0), trainer(1, small=3)) == 1
+
+
+def test_of_two_populations_of_its_structure_the_less_loaded_is_joined() -> None:
+    assert placed("small", trainer(0, small=5), trainer(1, small=3)) == 1
+
+
+def test_without_company_the_least_loaded_trainer_takes_it() -> None:
+    assert placed("large", trainer(0, small=2), trainer(1, middle=3), trainer(2, small=1)) == 2
+
+
+def test_of_equals_the_lowest_number_takes_it() -> None:
+    assert placed("small", trainer(2), trainer(1)) == 1
+
+
+def test_nobody_waits_for_company() -> None:
+    assert placed("large", trainer(0, small=7)) == 0
+
+
+@pytest.mark.parametrize("full", [trainer(0, large=1), trainer(0, small=8), trainer(0, small=4, middle=2)])
+def test_a_full_trainer_takes_nothing(full: TrainerLoad) -> None:
+    for structure in ("small", "large", None):
+        assert placed(structure, full) is None
+
+
+@pytest.mark.parametrize("closed", [trainer(0, pending=True), trainer(0, small=1, alone=True)])
+def test_a_trainer_that_is_pending_or_holds_a_lone_trial_takes_nothing(closed: TrainerLoad) -> None:
+    assert placed("small", closed) is None
+    assert placed(None, closed) is None
+    assert placed("small", closed, trainer(1, middle=3)) == 1
+
+
+def test_a_lone_trial_goes_to_an_empty_trainer_only() -> None:
+    assert placed("small", trainer(0, small=1), trainer(1), alone=True) == 1
+    assert placed("small", trainer(0, small=1), alone=True) is None
+
+
+def test_a_population_never_exceeds_its_capacity_by_a_trial_s_replicates() -> None:
+    assert placed("small", trainer(0, small=6), replicates=2) == 0
+    assert placed("small", trainer(0, small=7), replicates=2) is None
+    assert placed("small", trainer(0, small=7), trainer(1, middle=3), replicates=2) == 1
+
+
+def test_more_replicates_than_capacity_go_to_a_trainer_without_the_structure() -> None:
+    assert placed("large", trainer(0), replicates=3) == 0
+
+
+POPULATIONS = st.dictionaries(st.sampled_from([*CAPACITY, "unknown"]), st.integers(1, 8), max_size=3)
+LOADS = st.lists(st.tuples(POPULATIONS, st.booleans(), st.booleans()), max_size=5).map(
+    lambda each: [TrainerLoad(trainer=i, populations=p, alone=a, pending=w) for i, (p, a, w) in enumerate(each)]
+)
+
+
+@given(
+    loads=LOADS,
+    structure=st.sampled_from([*CAPACITY, "unknown"]),
+    alone=st.booleans(),
+    replicates=st.integers(1, 3),
+    order=st.randoms(use_true_random=False),
+)
+def test_a_placed_trial_finds_room_and_the_order_of_trainers_means_nothing(
+    loads: list[TrainerLoad],
+    structure: str,
+    alone: bool,
+    replicates: int,
+    order: random.Random,
+) -> None:
+    number = place(structure, alone=alone, loads=loads, capacity=CAPACITY, replicates=replicates)
+    shuffled = list(loads)
+    order.shuffle(shuffled)
+    assert place(structure, alone=alone, loads=shuffled, capacity=CAPACITY, replicates=replicates) == number
+    if number is not None:
+        chosen = loads[number]
+        assert not chosen.pending
+        assert not chosen.alone
+        assert load(chosen, CAPACITY) < 1
+        held = chosen.populations.get(structure, 0)
+        assert held == 0 or held + replicates <= CAPACITY.get(structure, 1)
+        assert not alone or not chosen.populations
+        assert place(None, alone=False, loads=loads, capacity=CAPACITY) is not None
