@@ -46,7 +46,7 @@ class Ledger:
             with self._engine.connect() as connection:
                 self._length = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(EVENTS.c.seq), 0))) or 0
         except sa.exc.DatabaseError as error:
-            raise LedgerError(f"{path}: this is not a readable ledger: {error.orig}. Restore or delete it.") from error
+            raise _unreadable(path, error) from error
 
     def append(self, *events: Event) -> None:
         """Add the events in one transaction; once this returns they survive a power cut."""
@@ -59,8 +59,14 @@ class Ledger:
         try:
             with self._engine.begin() as connection:
                 connection.execute(sa.insert(EVENTS), rows)
-        except sa.exc.OperationalError as error:
-            raise LedgerError(f"{self.path}: cannot append: {error.orig}. Free the disk and run again.") from error
+        except sa.exc.IntegrityError as error:
+            raise LedgerError(
+                f"{self.path}: somebody else has appended to this ledger: {error.orig}. Stop that one, then run again."
+            ) from error
+        except sa.exc.DatabaseError as error:
+            raise LedgerError(
+                f"{self.path}: cannot append: {error.orig}. Free the disk or restore the file, then run again."
+            ) from error
         with self._grown:
             self._length += len(rows)
             self._grown.notify_all()
@@ -68,9 +74,14 @@ class Ledger:
     def read(self, *, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Yield (sequence number from 1, event), those behind `after`."""
         query = sa.select(EVENTS).where(EVENTS.c.seq > after).order_by(EVENTS.c.seq)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        for seq, kind, payload in rows:
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(query).all()
+        except sa.exc.DatabaseError as error:
+            raise _unreadable(self.path, error) from error
+        for expected, (seq, kind, payload) in enumerate(rows, start=after + 1):
+            if seq != expected:
+                raise LedgerError(f"{self.path}: event {expected} is missing. Restore the file.")
             yield seq, self._decoded(seq, kind, payload)
 
     def events(self) -> Iterator[Event]:
@@ -87,7 +98,7 @@ class Ledger:
     def _decoded(self, seq: int, kind: str, payload: str) -> Event:
         try:
             return decode(kind, payload)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(
                 f"{self.path}: event {seq} ({kind}) cannot be read: {error!r}. "
                 "It was damaged, or written by another version of this program."
@@ -115,6 +126,10 @@ def ownership(study_folder: Path) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _unreadable(path: Path, error: sa.exc.DatabaseError) -> LedgerError:
+    return LedgerError(f"{path}: this is not a readable ledger: {error.orig}. Restore or delete it.")
 
 
 def _described(owner: Path) -> str:

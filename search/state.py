@@ -106,6 +106,7 @@ class State:
     closed: list[SessionClosed] = field(default_factory=list)
     trials: dict[int, Trial] = field(default_factory=dict)
     finish_order: list[int] = field(default_factory=list)
+    """The trials that have an outcome, in the order they got it."""
     max_slots: dict[str, int] = field(default_factory=dict)
     """Structure -> the most slots its populations may hold, where memory ran out."""
     exported: ModelExported | None = None
@@ -175,7 +176,8 @@ def apply(state: State, event: Event) -> None:
         case ModelExported():
             state.exported = event
         case AttemptInterrupted(max_slots=int(limit)):
-            state.max_slots[_attempt(state.trials[event.trial], event.attempt).structure] = limit
+            structure = _attempt(state.trials[event.trial], event.attempt).structure
+            state.max_slots[structure] = min(limit, state.max_slots.get(structure, limit))
             state.trials[event.trial] = _changed(state.trials[event.trial], event)
         case _:
             state.trials[event.trial] = _changed(state.trials[event.trial], event)
