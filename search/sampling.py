@@ -20,6 +20,12 @@ from search.state import State, Trial
 REPLAYED = ("cmaes", "qmc")
 """Samplers that keep notes in Optuna's study, which can be had back only by asking again, in the same order."""
 
+N_STARTUP = 5
+"""Trials that TPE draws at random before it learns. A study of a few dozen trials gains by fewer than Optuna's 10, and
+by one density per parameter instead of Optuna's multivariate one: on an additive model of the space of `cifar_reg`, 24
+trials with successive halving, the median best of 40 seeds was 56.0 with both, 55.0 with either alone, 54.4 with
+neither."""
+
 
 def trial_seed(study_seed: int, trial: int, replicate: int = 0) -> int:
     """Return the seed that a replicate of a trial is trained with, 0 to 2**63 - 1."""
@@ -115,7 +121,7 @@ def _sampler(definition: StudyDefinition, number: int) -> BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match definition.sampler:
             case "tpe":
-                return optuna.samplers.TPESampler(seed=seed)
+                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_STARTUP, multivariate=False)
             case "random":
                 return optuna.samplers.RandomSampler(seed=seed)
             case "gp":
