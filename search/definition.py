@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     PlainValidator,
     PrivateAttr,
     ValidationError,
@@ -45,7 +46,11 @@ def _value(value: object) -> contract.Value:
     raise ValueError("must be true or false, a number, a text, or a list of whole numbers")
 
 
-Value = Annotated[contract.Value, PlainValidator(_value)]
+def _itself(value: contract.Value) -> contract.Value:
+    return value
+
+
+Value = Annotated[contract.Value, PlainValidator(_value), PlainSerializer(_itself)]
 
 
 class Pruning(BaseModel):

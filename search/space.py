@@ -12,6 +12,7 @@ Both ends are inclusive. A regularizer says what turns it off: `off = VALUE`, or
 zero, `off_below = VALUE`: what is drawn below it means 0, and the raw value for 0 is `low`.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeGuard
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 
 def _option(value: object) -> str | int | float:
-    if isinstance(value, str | int | float) and not isinstance(value, bool) and value == value:
+    if isinstance(value, str) or (_is_number(value) and math.isfinite(value)):
         return value
-    raise ValueError("must be a text or a number")
+    raise ValueError("must be a text or a finite number")
 
 
 Option = Annotated[str | int | float, PlainValidator(_option)]

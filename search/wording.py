@@ -21,7 +21,6 @@ REMEDIES = {
     "greater_than_equal": "Raise it.",
     "less_than": "Lower it.",
     "less_than_equal": "Lower it.",
-    "too_short": "Add what is missing.",
 }
 """By pydantic's type of error."""
 PATTERNS = {
@@ -79,14 +78,13 @@ def shown(value: object) -> str:
 def _unknown_key(loc: list[str], root: type[BaseModel]) -> str:
     match loc:
         case ["space", _, kind, _]:
-            table = space.KINDS[kind]
+            keys = [*space.KINDS[kind].model_fields]
         case [key, _] if isinstance(nested := root.model_fields[key].annotation, type) and issubclass(
             nested, BaseModel
         ):
-            table = nested
+            keys = [*nested.model_fields]
         case _:
-            table = root
-    keys = list(table.model_fields)
+            keys = [key for key in root.model_fields if key != "name"]  # a study is named by its file
     return f"there is no such key.{did_you_mean(loc[-1], keys)} The keys are {', '.join(keys)}."
 
 
@@ -107,6 +105,8 @@ def _worded(kind: str, message: str, loc: list[str], value: object, context: Map
         case "string_pattern_mismatch":
             rule, remedy = PATTERNS[loc[-1]]
             return f"must be {rule}, {got}. {remedy}"
+        case "too_short":
+            return f"must hold at least {context['min_length']}, {got}. Add one."
         case "value_error":
             return f"{context['error']}, {got}. Change it."
     rule = message.replace("Input should be", "must be").replace("Input should have", "must have")

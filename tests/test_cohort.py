@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.cohort import TrainerLoad, load, place
@@ -79,6 +79,7 @@ LOADS = st.lists(st.tuples(POPULATIONS, st.booleans(), st.booleans()), max_size=
 )
 
 
+@settings(deadline=None)
 @given(
     loads=LOADS,
     structure=st.sampled_from([*CAPACITY, "unknown"]),

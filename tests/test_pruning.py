@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.definition import Pruning, StudyDefinition
@@ -100,12 +100,14 @@ DEFINITIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(curves=CURVES, wanted=DEFINITIONS)
 def test_successive_halving_agrees_with_the_reference(curves: list[Curve], wanted: StudyDefinition) -> None:
     state = state_of(dict(enumerate(curves)))
     assert pruned(state, list(state.trials), wanted) == reference(state, list(state.trials), wanted)
 
 
+@settings(deadline=None)
 @given(curves=CURVES, wanted=DEFINITIONS, shuffled=st.randoms(use_true_random=False))
 def test_the_order_of_a_report_s_trials_never_changes_a_decision(
     curves: list[Curve], wanted: StudyDefinition, shuffled: random.Random
@@ -118,6 +120,7 @@ def test_the_order_of_a_report_s_trials_never_changes_a_decision(
     assert one == other
 
 
+@settings(deadline=None)
 @given(curves=CURVES, wanted=DEFINITIONS)
 def test_one_more_trial_no_better_than_any_ends_nobody_who_survived(
     curves: list[Curve], wanted: StudyDefinition
@@ -127,6 +130,7 @@ def test_one_more_trial_no_better_than_any_ends_nobody_who_survived(
     assert pruned(after, list(before.trials), wanted) <= pruned(before, list(before.trials), wanted)
 
 
+@settings(deadline=None)
 @given(curves=CURVES, wanted=DEFINITIONS, chosen=st.integers(0, 11), gain=st.sampled_from([0.05, 0.5]))
 def test_a_trial_that_does_better_is_never_pruned_for_it(
     curves: list[Curve], wanted: StudyDefinition, chosen: int, gain: float
@@ -138,6 +142,7 @@ def test_a_trial_that_does_better_is_never_pruned_for_it(
         assert chosen not in pruned(after, list(after.trials), wanted)
 
 
+@settings(deadline=None)
 @given(curves=CURVES, wanted=DEFINITIONS)
 def test_the_best_at_a_rung_always_survives_it(curves: list[Curve], wanted: StudyDefinition) -> None:
     state = state_of({0: [], **dict(enumerate(curves, start=1))})
