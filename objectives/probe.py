@@ -17,8 +17,8 @@ def choose_precision(device: str) -> tuple[str, str]:
     precision = "bfloat16" if gain >= ENOUGH else "float32"
     operations = 2 * BATCH * FEATURES * FEATURES / 1e9
     return precision, (
-        f"{precision}: a matrix product runs at {operations / bfloat16_s:,.0f} GFLOP/s in bfloat16 and "
-        f"{operations / float32_s:,.0f} in float32 ({gain:.1f} times)"
+        f"{precision}: a matrix product runs at {operations / bfloat16_s:,.1f} GFLOP/s in bfloat16 and "
+        f"{operations / float32_s:,.1f} in float32 ({gain:.1f} times)"
     )
 
 

@@ -60,6 +60,7 @@ def _describe(opened: Opened, console: Console) -> None:
         f"data: {facts['data_set']}, {facts['n_train']} training and {facts['n_validation']} validation examples, "
         f"checksum {facts['checksum']}\ndevice: {opened.device_name}; precision: {opened.probe}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -73,6 +74,7 @@ def _print_costs(
         f"{largest.update_s * 1000:.1f} ms an update, {largest.epoch_s:.1f} s an epoch, "
         f"{largest.capacity} of its kind at once",
         highlight=False,
+        soft_wrap=True,
     )
     sampling = Sampling(definition.model_copy(update={"sampler": "random"}), State())
     raws = [sampling.ask(number) for number in range(N_SAMPLED + 1)]
@@ -88,6 +90,7 @@ def _print_costs(
         f"others of {n_epochs:.1f} epochs on average with pruning, at {mean_s:.1f} s (mean of {N_SAMPLED} drawn "
         f"networks, one at a time), on {n_trainers} trainer(s): about {_minutes(total_s)} in all",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -370,7 +370,8 @@ def _conclude(definition: StudyDefinition, settings: Settings, console: Console,
 def _further(definition: StudyDefinition, settings: Settings, state: State, reason: str) -> Iterator[str]:
     best = next(iter(state.ranked(maximize=definition.maximize)), None)
     if best is not None and best.checkpoint is not None:
-        yield f"Weights of the best trial: {settings.workspace.study(definition.name) / best.checkpoint.path}"
+        folder = settings.workspace.study(definition.name).relative_to(settings.workspace.root)
+        yield f"Weights of the best trial: {folder / best.checkpoint.path}"
     if settings.export is not None:
         yield f"All trials as a table: {settings.export}"
     if state.closed and state.closed[-1].trained_s + state.closed[-1].waited_s > 0:
