@@ -29,7 +29,7 @@ from objectives.layers import dropout
 from objectives.population import Evaluation, Population, Slot, Tensors
 from objectives.streams import generator, key
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 500
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 
 
@@ -82,7 +82,9 @@ class Classification:
         }
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
-        return models.n_parameters(self._task(hyperparameters).net)
+        input_shape, n_outputs = tuple(self._dataset.x_train.shape[1:]), len(self._dataset.classes)
+        full = completed(hyperparameters, self.HYPERPARAMETERS)
+        return models.n_parameters(models.architecture(full, input_shape=input_shape, n_outputs=n_outputs))
 
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
         """How many slots pay: on the CPU 8 small networks, 1 large one; on a GPU what memory holds, at most 64."""

@@ -56,9 +56,10 @@ def clip(gradients: Sequence[Tensor], max_norms: Sequence[float]) -> None:
     if not any(max_norms):
         return
     squares_P = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
-    limit_P = squares_P.new_tensor([limit or torch.inf for limit in max_norms])
+    limit_P = squares_P.new_tensor(max_norms)
     # Source: torch.nn.utils.clip_grad_norm_ for the 1e-6
     scale_P = (limit_P / (squares_P.sqrt() + 1e-6)).clamp_(max=1.0)
+    scale_P = torch.where(limit_P > 0, scale_P, torch.ones_like(scale_P))
     for gradient in gradients:
         gradient.mul_(scale_P.view(-1, *(1,) * (gradient.ndim - 1)))
 

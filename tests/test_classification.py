@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from objectives import saved
-from objectives.classification import Classification
+from objectives.classification import Classification, ClassificationTask
 from objectives.hyperparameters import HyperparameterError, Value
 from objectives.population import Population
 from tests import toy
@@ -109,6 +109,22 @@ def test_digits_are_learned(digits: Classification) -> None:
     metrics = population.evaluate()[0].metrics
     assert metrics["val_accuracy"] > 0.93
     assert metrics["train_accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_bfloat16_trains_float32_weights_to_nearly_the_same_network(model: str) -> None:
+    trial: dict[str, Value] = {"model": model, "batch_norm": True, "width": 8, "lr": 1e-3}
+    weights, losses = [], []
+    for precision in ("float32", "bfloat16"):
+        task = ClassificationTask(toy.dataset(), toy.full(trial), seed=0, precision=precision)
+        population = Population(task, toy.full(trial), declared=Classification.HYPERPARAMETERS, epochs=4)
+        toy.admit(population, 0, trial, seed=0)
+        toy.train(population, epochs=4)
+        weights.append(population.weights(0))
+        losses.append(population.evaluate()[0].metrics["train_loss"])
+    assert {tensor.dtype for tensor in weights[1].values()} == {torch.float32}
+    assert 0 < toy.difference(weights[1], weights[0]) < 0.2
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_facts_count_what_is_loaded(digits: Classification) -> None:
