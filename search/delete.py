@@ -3,7 +3,6 @@
 The ledger goes last: interrupted half-way, the same command finds the study again and finishes. The study file stays.
 """
 
-import difflib
 import re
 import shutil
 import subprocess
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     import optuna
     from mlflow import MlflowClient
     from optuna.trial import FrozenTrial
-
-
-NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
-"""What a study may be called; anything else could name a folder outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +71,11 @@ def delete(
     """
     from search.ledger import ownership
 
-    if not re.fullmatch(NAME, study):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", study):  # anything else could name a folder elsewhere
         raise SearchError(_unknown(places, study))
     run_here = places.ledger(study).exists()
     parts = [*_in_optuna(places, study, storage), *_in_mlflow(places, study, tracking_uri)]
-    if places.study(study).is_dir():
+    if run_here:
         parts.append(
             Part(f"{places.study(study)}: ledger, checkpoints, pictures", lambda: _remove_folder(places, study))
         )
@@ -169,16 +164,8 @@ def _remove_experiment(client: "MlflowClient", tracking_uri: str, study: str, ex
         client.delete_experiment(experiment)
     if tracking_uri.startswith("http"):
         return
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "gc",
-        "--backend-store-uri",
-        tracking_uri,
-        "--experiment-ids",
-        experiment,
-    ]
+    options = {"--backend-store-uri": tracking_uri, "--tracking-uri": tracking_uri, "--experiment-ids": experiment}
+    command = [sys.executable, "-m", "mlflow", "gc", *(part for option in options.items() for part in option)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ViewError(f"MLflow could not delete the experiment {study!r} for good: {done.stderr.strip()[-500:]}")
@@ -193,11 +180,11 @@ def _remove_folder(places: Workspace, study: str) -> None:
 
 
 def _unknown(places: Workspace, study: str) -> str:
+    from search.wording import did_you_mean
+
     known = sorted(path.parent.name for path in places.studies.glob("*/ledger.db"))
-    message = f"There is no study {study!r} here ({places.studies})."
-    if close := difflib.get_close_matches(study, known, n=1):
-        return f"{message} Did you mean {close[0]!r}?"
-    return f"{message} Studies: {', '.join(known)}." if known else f"{message} Nothing was run yet."
+    listed = f"Here are: {', '.join(known)}." if known else "Nothing was run yet."
+    return f"There is no study {study!r} in {places.studies}.{did_you_mean(study, known)} {listed}"
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class MlflowView:
         self._shown_uri = shown(tracking_uri)
         self._artifacts = artifacts
         self._folder = study_folder
-        self._trial_url = trial_url
+        self.trial_url = trial_url
         self._client: MlflowClient | None = None
         self._experiment = self._parent = ""
         self._runs: dict[tuple[int, int], str] = {}
@@ -158,7 +158,10 @@ class MlflowView:
 
     def _new_experiment(self, created: StudyCreated) -> str:
         local = None if self._uri.startswith("http") else (self._artifacts / self._name).resolve().as_uri()
-        tags = study_tags(created) | {"mlflow.note.content": str(created.definition.get("title", ""))}
+        tags = study_tags(created) | {
+            "mlflow.note.content": str(created.definition.get("question") or created.definition.get("title", "")),
+            "mlflow.experimentKind": "custom_model_development",  # else the UI opens on pages for language models
+        }
         return str(self._connected.create_experiment(self._name, artifact_location=local, tags=tags))
 
     def _created_run(self, at: float, tags: Mapping[str, str]) -> str:
@@ -190,7 +193,7 @@ class MlflowView:
         while chunk := list(islice(values, 100)):
             params = [Param(name, str(list(value) if isinstance(value, tuple) else value)) for name, value in chunk]
             self._connected.log_batch(run, params=params)
-        if link := self._trial_url(trial.number):
+        if link := self.trial_url(trial.number):
             note = f"[Trial {trial.number} in the Optuna dashboard]({link})"
             self._connected.set_tag(run, "mlflow.note.content", note)
 
@@ -362,7 +365,7 @@ def _result_metrics(trial: Trial, metric: str) -> list[tuple[str, float, float, 
     if trial.value is not None and trial.best_epoch is not None:
         values |= {f"best_{metric}": trial.value, "best_epoch": float(trial.best_epoch)}
         best = next(report.metrics for report in trial.reports if report.epoch == trial.best_epoch)
-        values |= {f"{name}_at_best": value for name, value in best.items() if name not in (metric, "lr", "penalty")}
+        values |= {f"at_best/{name}": value for name, value in best.items() if name not in (metric, "lr", "penalty")}
     return [(name, value, at, 0) for name, value in values.items()]
 
 

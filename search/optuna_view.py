@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from filelock import FileLock
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -107,6 +108,7 @@ class OptunaView:
                 study_name=self._name,
                 storage=self._storage,
                 direction=created.definition["direction"],
+                sampler=RandomSampler(),  # nothing is asked here
                 load_if_exists=True,
             )
             if LEDGER not in study.user_attrs and not study.trials:
@@ -207,6 +209,7 @@ class OptunaView:
             return
         self._wait_s, self._linked[trial.number] = LINK_WAIT_S, url
         storage.set_trial_user_attr(frozen._trial_id, LINK, url)
+        self._note_link(trial.number, url)
 
     def _stamp(self, trial_id: int, trial: StudyTrial, storage: RDBStorage) -> None:
         """Give the trial the times of the ledger; Optuna would keep when it was told."""
@@ -223,13 +226,17 @@ class OptunaView:
 
     def _add_late_links(self) -> None:
         """Tell finished trials of MLflow runs that came to be afterwards; only a note can still be changed then."""
-        study, _ = self._opened
         for number, attempt in list(self._unlinked.items()):
             url = self._run_url(number, attempt)
             if url is not None:
                 if url != self._linked.get(number):
-                    _save_note(Trial(study, self._ids[number]), f"[MLflow run]({url})")
+                    self._note_link(number, url)
                 del self._unlinked[number]
+
+    def _note_link(self, number: int, url: str) -> None:
+        """Show the link where it can be clicked: the dashboard shows an attribute as plain text."""
+        study, _ = self._opened
+        _save_note(Trial(study, self._ids[number]), f"[MLflow run]({url})")
 
     def _write_note(self, state: State) -> None:
         """Say on the study's page what it asks and how to read it, with the way to MLflow once that is known."""

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -40,6 +41,14 @@ class Page:
         return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}/"  # noqa: S104
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    page: Page
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    """What the process says: shown only where it fails."""
+
+
 @click.command(help=__doc__)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on; both UIs have no login.")
 @click.option("--port", default=8080, show_default=True, help="Port of the Optuna dashboard.")
@@ -57,7 +66,7 @@ def main(host: str, port: int, mlflow_port: int, storage: str | None, tracking_u
             raise ViewError("There is nothing to show yet. Start a study first: python -m search.run --study NAME")
         for page in pages:
             _refuse_taken_port(page)
-        for sign in (signal.SIGTERM, signal.SIGHUP):
+        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(sign, _interrupt)
         serve(pages, say=click.echo)
     except SearchError as error:
@@ -71,26 +80,23 @@ def serve(pages: Iterable[Page], *, say: Callable[[str], None]) -> None:
     Raises:
         ViewError: a page's process ended by itself, or never answered.
     """
-    processes: dict[str, subprocess.Popen[bytes]] = {}
+    started: list[Started] = []
     try:
         for page in pages:
-            environment = os.environ | dict(page.environment)
-            processes[page.title] = subprocess.Popen(page.command, env=environment, start_new_session=True)
-        for page in pages:
-            _wait_until_it_answers(page, processes[page.title])
-            say(f"{page.title + ':':18}{page.address}")
-        say("Ctrl-C ends both." if len(processes) > 1 else "Ctrl-C ends it.")
+            started.append(_start(page))
+        for served in started:
+            _wait_until_it_answers(served)
+            say(f"{served.page.title + ':':18}{served.page.address}")
+        say("Ctrl-C ends both." if len(started) > 1 else "Ctrl-C ends it.")
         while True:
-            for title, process in processes.items():
-                if process.poll() is not None:
-                    raise ViewError(
-                        f"{title} ended by itself with status {process.returncode}; see above for its words."
-                    )
+            for served in started:
+                if served.process.poll() is not None:
+                    raise ViewError(f"{served.page.title} ended by itself.\n{_last_words(served)}")
             time.sleep(0.5)
     except KeyboardInterrupt:
         say("Ended.")
     finally:
-        _end(processes.values())
+        _end([served.process for served in started])
 
 
 def dashboard(storage: str, artifacts: str, host: str, port: str) -> None:
@@ -145,6 +151,7 @@ def _mlflow(*, host: str, port: int, tracking_uri: str) -> Iterator[Page]:
     elif _exists("MLflow", tracking_uri):
         options = {
             "--backend-store-uri": tracking_uri,
+            "--registry-store-uri": tracking_uri,
             "--host": host,
             "--port": str(port),
             "--workers": "1",
@@ -194,17 +201,35 @@ def _refuse_taken_port(page: Page) -> None:
             ) from error
 
 
-def _wait_until_it_answers(page: Page, process: subprocess.Popen[bytes]) -> None:
+def _start(page: Page) -> Started:
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+    process = subprocess.Popen(
+        page.command,
+        env=os.environ | dict(page.environment),
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the groups
+    )
+    return Started(page, process, output)
+
+
+def _last_words(served: Started) -> str:
+    served.output.seek(0)
+    lines = served.output.read().decode(errors="replace").splitlines()[-15:]
+    return "\n".join(["It said last:", *lines] if lines else ["It said nothing."])
+
+
+def _wait_until_it_answers(served: Started) -> None:
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and served.process.poll() is None:
         try:
-            urllib.request.urlopen(page.address, timeout=5).close()  # noqa: S310 - our own address
+            urllib.request.urlopen(served.page.address, timeout=5).close()  # noqa: S310 - our own address
             return
         except urllib.error.HTTPError:
             return
         except OSError:
             time.sleep(0.1)
-    raise ViewError(f"{page.title} did not start: no answer at {page.address}. See above for its words.")
+    raise ViewError(f"{served.page.title} did not start: no answer at {served.page.address}.\n{_last_words(served)}")
 
 
 def _end(processes: Collection[subprocess.Popen[bytes]]) -> None:

@@ -89,8 +89,8 @@ def stored(client: MlflowClient, study: str = "small_reg") -> dict[tuple[int, in
     return found
 
 
-def _files(client: MlflowClient, run: str, folder: str = "") -> list[tuple[str, int]]:
-    files: list[tuple[str, int]] = []
+def _files(client: MlflowClient, run: str, folder: str = "") -> list[tuple[str, int | None]]:
+    files: list[tuple[str, int | None]] = []
     for entry in client.list_artifacts(run, folder):
         files += _files(client, run, entry.path) if entry.is_dir else [(entry.path, entry.file_size)]
     return sorted(files)

@@ -1,6 +1,7 @@
 """Claims of search/optuna_view.py and search/follower.py, on a real SQLite storage."""
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def write(view: View, events: Sequence[Event], *, begin: int = 0, batch: int = 7
 
 
 def study_in(root: Path, study: str = "small_reg") -> optuna.Study:
-    return optuna.load_study(study_name=study, storage=open_storage(Workspace(root).optuna_url))
+    storage = open_storage(Workspace(root).optuna_url)
+    return optuna.load_study(study_name=study, storage=storage, sampler=optuna.samplers.RandomSampler())
 
 
 def stored(root: Path) -> tuple[dict[str, Any], str, list[dict[str, Any]]]:
@@ -59,7 +61,14 @@ def _plain(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     fields = {name: getattr(trial, name) for name in ("number", "state", "values", "params", "distributions")}
     fields |= {name: getattr(trial, name) for name in ("intermediate_values", "user_attrs", "datetime_start")}
     artifacts = [(meta.filename, meta.mimetype) for meta in get_all_artifact_meta(trial, storage=study._storage)]
-    return fields | {"datetime_complete": trial.datetime_complete, "artifacts": artifacts}
+    note = get_note(optuna.trial.Trial(study, trial._trial_id))
+    return fields | {"datetime_complete": trial.datetime_complete, "artifacts": artifacts, "note": note}
+
+
+def with_pictures(root: Path, drawn: Path) -> Path:
+    """A workspace in which the pictures are drawn already, where that is not what is tested."""
+    shutil.copytree(Workspace(drawn).figures("small_reg"), Workspace(root).figures("small_reg"))
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +110,7 @@ def test_attributes_say_what_was_trained_and_where_to_look_further(written: Path
     assert trial.user_attrs["interrupted"] == ""
     assert trial.user_attrs["best_epoch"] == ours.best_epoch
     assert trial.user_attrs["mlflow_run"] == a_url(4, 2)
+    assert _plain(study_in(written), trial)["note"] == f"[MLflow run]({a_url(4, 2)})"
 
 
 def test_confusion_matrix_is_attached_once_to_each_trial_that_has_one(written: Path) -> None:
@@ -121,24 +131,24 @@ def test_study_page_says_what_it_asks_and_leads_to_mlflow(written: Path) -> None
 
 @pytest.mark.parametrize("batch", [1, 1000])
 def test_batches_decide_nothing(written: Path, tmp_path: Path, batch: int) -> None:
-    write(view_in(tmp_path), EVENTS, batch=batch)
+    write(view_in(with_pictures(tmp_path, written)), EVENTS, batch=batch)
     assert stored(tmp_path) == stored(written)
 
 
-@pytest.mark.parametrize("cut", [5, 19, 33, 47])
+@pytest.mark.parametrize("cut", [5, 33])
 def test_kill_between_write_and_cursor_leaves_the_storage_as_once(written: Path, tmp_path: Path, cut: int) -> None:
-    write(view_in(tmp_path), EVENTS[:cut])
+    write(view_in(with_pictures(tmp_path, written)), EVENTS[:cut])
     write(view_in(tmp_path), EVENTS, begin=max(0, cut - 7))
     assert stored(tmp_path) == stored(written)
 
 
 def test_kill_between_attaching_and_telling_leaves_one_readable_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    view = view_in(tmp_path)
+    view = view_in(with_pictures(tmp_path, written))
     with monkeypatch.context() as patched:
         patched.setattr("optuna.storages.RDBStorage.set_trial_state_values", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -161,8 +171,11 @@ def test_trial_runs_as_soon_as_it_is_asked_and_stays_unfinished_while_interrupte
     assert trial.intermediate_values == {}
 
 
-def test_link_to_a_run_that_comes_late_is_added_as_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_to_a_run_that_comes_late_is_added_as_a_note(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("search.optuna_view.LINK_WAIT_S", 0.1)
+    with_pictures(tmp_path, written)
     write(view_in(tmp_path, run_url=lambda trial, attempt: None), EVENTS[:-1], batch=1000)
     assert "mlflow_run" not in study_in(tmp_path).get_trials()[0].user_attrs
     write(view_in(tmp_path), EVENTS, begin=len(EVENTS) - 1)
@@ -173,7 +186,7 @@ def test_link_to_a_run_that_comes_late_is_added_as_a_note(tmp_path: Path, monkey
 
 
 def test_study_of_another_ledger_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    write(view_in(tmp_path), EVENTS)
+    write(view_in(tmp_path), EVENTS[:7])
     before = stored(tmp_path)
     view = view_in(tmp_path)
     view.prepare()
@@ -203,6 +216,7 @@ def test_check_creates_nothing_and_names_what_cannot_be_used(tmp_path: Path) -> 
 
 
 def test_follower_brings_the_view_up_to_a_growing_ledger(written: Path, tmp_path: Path) -> None:
+    with_pictures(tmp_path, written)
     ledger = Ledger(tmp_path / "studies" / "small_reg" / "ledger.db", create=True)
     follower = Follower(view_in(tmp_path), ledger, on_trouble=pytest.fail)
     ledger.append(*EVENTS[:10])
@@ -215,6 +229,7 @@ def test_follower_brings_the_view_up_to_a_growing_ledger(written: Path, tmp_path
 
 
 def test_deleted_storage_is_rebuilt_from_the_ledger_equal(written: Path, tmp_path: Path) -> None:
+    with_pictures(tmp_path, written)
     ledger = Ledger(tmp_path / "studies" / "small_reg" / "ledger.db", create=True)
     ledger.append(*EVENTS)
     for _ in range(2):
