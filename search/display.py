@@ -13,6 +13,7 @@ from rich.text import Text
 from search.definition import StudyDefinition
 from search.events import AttemptInterrupted, Event, TrialFinished
 from search.result import difference, epochs_of, shown, told
+from search.space import is_off
 from search.state import State, Trial
 
 REFRESH_S = 0.5
@@ -145,9 +146,10 @@ def _best_line(definition: StudyDefinition, state: State) -> str:
 
 
 def _running(definition: StudyDefinition, state: State) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for title in ("trial", "epoch", "train_loss", "val_loss", definition.metric, "parameters"):
-        table.add_column(title, justify="left" if title == "parameters" else "right", no_wrap=True)
+    table = Table(box=None, padding=(0, 1), header_style="dim", expand=True)
+    for title in ("trial", "epoch", "train_loss", "val_loss", definition.metric):
+        table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
+    table.add_column("regularizers on, and the rest", ratio=1, no_wrap=True, overflow="ellipsis")
     for trial in state.running[:MAX_ROWS]:
         table.add_row(*_row(definition, trial))
     if len(state.running) > MAX_ROWS:
@@ -160,7 +162,8 @@ def _row(definition: StudyDefinition, trial: Trial) -> list[str]:
     cells = [f"{metrics[name]:.3f}" if name in metrics else "" for name in ("train_loss", "val_loss")]
     value = told(definition.metric, metrics[definition.metric]) if definition.metric in metrics else ""
     name = f"{trial.number} (baseline)" if trial.baseline else str(trial.number)
-    settings = " ".join(f"{name}={shown(trial.hyperparameters[name])}" for name in trial.raw)
+    sampled = {name: trial.hyperparameters[name] for name in trial.raw}
+    settings = " ".join(f"{n}={shown(v)}" for n, v in sampled.items() if not is_off(definition.space[n], v))
     return [name, f"{epochs_of(trial)}/{definition.epochs}", *cells, value, settings]
 
 

@@ -70,7 +70,8 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
         executor: Executor = Inline() if definition.trainers == 0 else LocalProcesses(CPU_TRAINER_ENVIRONMENT)
         cleanup.callback(executor.stop)
         first = first_order(definition, settings, state)
-        opened = open_trainer(executor, first, console)
+        with console.status("Opening the data set and probing the device ..."):
+            opened = open_trainer(executor, first, console)
         check_objective(definition, opened.hyperparameters, opened.metrics)
         _check_data(definition, state, opened)
         if not path.exists():
