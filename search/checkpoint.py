@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 
@@ -44,6 +44,14 @@ def remove(path: Path) -> None:
     """Delete the checkpoint and its hash, if they are there."""
     path.unlink(missing_ok=True)
     hash_file(path).unlink(missing_ok=True)
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Delete every checkpoint of the study's folder but these, and what is left of unfinished ones."""
+    kept = {each for path in (folder / name for name in names) for each in (path, hash_file(path))}
+    for pattern in ("trial-*.safetensors*", ".trial-*.safetensors.*"):
+        for path in set((folder / "checkpoints").glob(pattern)) - kept:
+            path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

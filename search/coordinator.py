@@ -110,6 +110,7 @@ class Coordinator:
             TrainerError: a trainer cannot be started.
         """
         self._interrupt(self.state.running, "the coordinator ended")
+        self._sweep()
         for number, trainer in self.trainers.items():
             if not trainer.ready:
                 self._start(number)
@@ -119,6 +120,7 @@ class Coordinator:
         finally:
             if reason != "done":
                 self._interrupt(self.state.running, reason)
+        self._sweep()
         return reason
 
     @property
@@ -352,6 +354,11 @@ class Coordinator:
                 self._record(CheckpointRemoved(at=self.clock(), trial=trial.number))
                 checkpoint.remove(self.folder / trial.checkpoint.path)
 
+    def _sweep(self) -> None:
+        """Remove weights that the ledger does not name: whoever was killed between a file and its event left them."""
+        kept = [trial.checkpoint.path for trial in self.state.trials.values() if trial.checkpoint is not None]
+        checkpoint.keep_only(self.folder, kept)
+
     def _exported(self) -> None:
         champion = self.unexported()
         if champion is not None:
@@ -369,12 +376,14 @@ class Coordinator:
             trainer.unanswered = None
         trials = [self.state.trials[trial] for trial, attempt in failed.trials if self._held(trial, attempt)]
         company = [trial for trial in self.state.running if trial.attempts[-1].trainer == number]
-        alone = len(company) == 1 or all(trial.attempts[-1].alone for trial in trials)
+        # A population may still hold trials whose eviction is on its way: they are company too.
+        alone = len(failed.trials) == len(company) == 1 or all(trial.attempts[-1].alone for trial in trials)
         if alone:
             for trial in trials:
                 self._give_up(trial, failed.error, failed.traceback)
-        elif failed.out_of_memory and len(trials) > 1:
-            self._interrupt(trials, failed.error, max_slots=max(1, len(trials) * self.definition.replicates // 2))
+        elif failed.out_of_memory and len(failed.trials) > 1:
+            n_slots = len(failed.trials) * self.definition.replicates
+            self._interrupt(trials, failed.error, max_slots=max(1, n_slots // 2))
             self._capacity.update(self.state.max_slots)
         else:
             self._interrupt(trials, failed.error, alone_next=True)

@@ -1,9 +1,12 @@
 """A fake objective without torch: every curve follows from the hyperparameters and the seed, faults included.
 
-`objective = "tests.fakes:FakeObjective"`. The hyperparameter `fault` makes a trial misbehave at its second epoch; the
-folder [data] `marks` remembers what has happened, across processes.
+`objective = "tests.fakes:FakeObjective"`. The hyperparameter `fault` makes a trial misbehave at its second epoch; so
+does [data] `faults`, a table of seed -> fault, a single trial of a study. Also in [data]: `update_s` slows training,
+`capacity` is what a population holds, `refuse` is why the objective cannot be opened, `opens` how often it can be
+before its process dies; the folder `marks` remembers what has happened, across processes.
 """
 
+import errno
 import json
 import os
 import random
@@ -17,6 +20,7 @@ from typing import ClassVar
 from search.contract import Confusion, HyperparameterRule, Hyperparameters, Value
 
 N_UPDATES = 4
+FAULTS = ("none", "raise", "raise in company", "memory", "die", "die once", "disk full", "disk full once", "diverge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class FakePopulation:
             row.epoch += 1
 
     def _misbehave(self, row: FakeRow) -> None:
-        fault = row.hyperparameters["fault"]
+        fault = self._fault(row)
         if fault == "none" or row.epoch < 1:
             return
         if fault == "raise":
@@ -71,8 +75,13 @@ class FakePopulation:
         if fault == "die" or (fault == "die once" and self._first_time(row)):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def _fault(self, row: FakeRow) -> object:
+        faults = self._data.get("faults", {})
+        assert isinstance(faults, Mapping)
+        return faults.get(str(row.seed), row.hyperparameters["fault"])
+
     def _first_time(self, row: FakeRow) -> bool:
-        mark = Path(str(self._data["marks"])) / f"died-{row.seed}"
+        mark = Path(str(self._data["marks"])) / f"misbehaved-{row.seed}"
         if mark.exists():
             return False
         mark.touch()
@@ -96,6 +105,10 @@ class FakePopulation:
 
     def save(self, slot: int, path: Path) -> None:
         best = self._best[slot]
+        fault = self._fault(best)
+        if fault == "disk full" or (fault == "disk full once" and self._first_time(best)):
+            path.write_text("half of ")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         path.write_text(json.dumps({"seed": best.seed, "epoch": best.epoch}))
 
 
@@ -119,6 +132,12 @@ def _evaluation(row: FakeRow) -> FakeEvaluation:
     )
 
 
+class FakeRefusalError(Exception):
+    """The objective cannot be opened; the message is for the user."""
+
+    user_message = True
+
+
 @dataclass(slots=True, kw_only=True)
 class FakeObjective:
     """Satisfies search.contract.Objective; the class is an ObjectiveFactory."""
@@ -138,9 +157,19 @@ class FakeObjective:
             kind="choice",
             default="none",
             structural=False,
-            choices=("none", "raise", "raise in company", "memory", "die", "die once", "diverge"),
+            choices=FAULTS,
         ),
     }
+
+    def __post_init__(self) -> None:
+        if "refuse" in self.data:
+            raise FakeRefusalError(str(self.data["refuse"]))
+        if "opens" in self.data:
+            mark = Path(str(self.data["marks"])) / f"opened-{os.getpid()}"
+            mark.touch()
+            if len(list(mark.parent.glob("opened-*"))) > int(str(self.data["opens"])):
+                os.kill(os.getpid(), signal.SIGKILL)
+
     METRICS: ClassVar[Mapping[str, str]] = {
         "train_loss": "minimize",
         "val_loss": "minimize",
