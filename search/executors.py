@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol, cast
@@ -99,7 +100,7 @@ class LocalProcesses:
         self._drop(trainer_id)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=trainer.main, args=(theirs,), name=f"trainer-{trainer_id}", daemon=True)
-        with _environment(self._environment), _interrupts_ignored():
+        with _environment(self._environment), _signals_held_back():
             process.start()
         theirs.close()
         self._processes[trainer_id], self._connections[trainer_id] = process, ours
@@ -159,10 +160,15 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C reaches the whole process group; trainers started in here leave it to the coordinator."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _signals_held_back() -> Iterator[None]:
+    """What is started in here never gets SIGINT and SIGTERM; for this process they wait until it is left.
+
+    Both often reach the whole process group (Ctrl-C; `timeout` and service managers): ending a trainer is for the
+    coordinator, which ends it with SIGKILL.
+    """
+    resource_tracker.ensure_running()  # on its own first start it would let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

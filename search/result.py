@@ -1,6 +1,7 @@
 """What a study found, in plain words and as a table: pure functions of its state."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def sentences(definition: StudyDefinition, state: State) -> list[str]:
 def _counts(state: State, n_trials: int) -> str:
     outcomes = {name: len(state.with_outcome(name)) for name in ("complete", "pruned", "failed")}
     listed = ", ".join(f"{count} {name}" for name, count in outcomes.items())
-    return f"{len(state.finished)} of {n_trials} trials finished: {listed}."
+    return f"{len(state.finished)} of {max(n_trials, len(state.trials))} trials finished: {listed}."
 
 
 def _best(definition: StudyDefinition, state: State) -> list[str]:
@@ -154,15 +155,24 @@ def check_export(path: Path) -> None:
         raise DefinitionError(
             f"--export: the name must end in {', '.join(EXPORT_SUFFIXES)}, got {path.name!r}. Rename it."
         )
-    if not path.resolve().parent.is_dir():
-        raise DefinitionError(f"--export: the folder {path.resolve().parent} does not exist. Create it.")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise DefinitionError(f"--export: the folder {folder} does not exist. Create it.")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise DefinitionError(f"--export: {path} cannot be written. Name a file in a folder that is yours.")
 
 
 def export(state: State, path: Path) -> None:
-    """Write all trials as CSV, Parquet or JSON, by the ending of the name."""
+    """Write all trials as CSV, Parquet or JSON, by the ending of the name.
+
+    A parameter whose values are of several types is written as text, since a column of a Parquet file has one type.
+    """
     import pandas as pd
 
     frame = pd.DataFrame(rows(state))
+    for name in frame.columns:
+        if len({type(value) for value in frame[name] if value is not None}) > 1 and frame[name].dtype == object:
+            frame[name] = [None if value is None else str(value) for value in frame[name]]
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)
     elif path.suffix == ".parquet":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 PATH = click.Path(path_type=Path)  # type: ignore[type-var]
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
@@ -39,9 +39,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="auto: bfloat16 where a probe finds it faster.")
 @click.option("--storage", metavar="URL", help="Optuna's storage; default studies/optuna.db.")
 @click.option("--tracking-uri", metavar="URL", help="MLflow's; default mlruns/mlflow.db.")
-@click.option(
-    "--export", type=PATH, metavar="FILE", help="Write all trials as .csv, .parquet or .json."
-)
+@click.option("--export", type=PATH, metavar="FILE", help="Write all trials as .csv, .parquet or .json.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what the study will cost; create nothing.")
 def main(study: str, data_dir: Path | None, storage: str | None, tracking_uri: str | None, **options: Any) -> None:
@@ -54,7 +52,9 @@ def main(study: str, data_dir: Path | None, storage: str | None, tracking_uri: s
     from search.errors import SearchError
 
     try:
-        status = _run(study, data_dir, storage, tracking_uri, Console(), options)
+        status = _run(
+            study, data_dir, storage, tracking_uri, Console(quiet=options["quiet"] and not options["dry_run"]), options
+        )
     except SearchError as error:
         click.echo(f"error: {error}", err=True)
         status = 1

@@ -16,21 +16,24 @@ from rich.console import Console
 
 from search import result
 from search.contract import Open, Opened, Order, Progress, Refused, Reply
-from search.coordinator import Coordinator, Watcher, unexported_champion
+from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition, check_objective, differences, fingerprint
 from search.display import Display, display
-from search.errors import DataError, FingerprintError, StudyStoppedError, TrainerError
+from search.errors import DataError, FingerprintError, LedgerError, OwnedError, StudyStoppedError, TrainerError
 from search.events import SessionClosed, SessionOpened, StudyCreated
 from search.executors import CPU_TRAINER_ENVIRONMENT, Ended, Executor, Inline, LocalProcesses
 from search.follower import Follower
 from search.ledger import Ledger, ownership
 from search.mlflow_view import MlflowView
 from search.optuna_view import OptunaView
+from search.retention import unexported_champion
 from search.state import State, apply, fold
 from search.workspace import Workspace
 
 DRAIN_S = 300.0
 """How long the end of a run waits for a view; what it misses it gets from the next run."""
+INTERRUPTED_DRAIN_S = 30.0
+"""The same for one that was interrupted: whoever pressed Ctrl-C is waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +59,19 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
     if settings.export is not None:
         result.check_export(settings.export)
     folder, path = settings.workspace.study(definition.name), settings.workspace.ledger(definition.name)
+    both = views(definition, settings)
     with contextlib.ExitStack() as cleanup:
-        state = State()
+        ledger, state = None, State()
         if path.exists():
-            cleanup.enter_context(ownership(folder))
-            ledger = cleanup.enter_context(contextlib.closing(Ledger(path)))
+            ledger = _owned_ledger(cleanup, path, create=False)
             state = fold(ledger.events())
             check_fingerprint(definition, state)
             if is_done(definition, state, folder):
                 console.print(f"{definition.name} is done: nothing is left to train.", highlight=False)
-                _sync(_followers(definition, settings, ledger, console), definition, console)
+                followers = _followers(definition, settings, ledger)
+                for follower in followers:
+                    follower.start()
+                _sync(followers, drain_s=DRAIN_S)
                 return _conclude(definition, settings, console, state, "done")
         executor: Executor = Inline() if definition.trainers == 0 else LocalProcesses(CPU_TRAINER_ENVIRONMENT)
         cleanup.callback(executor.stop)
@@ -74,20 +80,35 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
             opened = open_trainer(executor, first, console)
         check_objective(definition, opened.hyperparameters, opened.metrics)
         _check_data(definition, state, opened)
-        if not path.exists():
-            for view in views(definition, settings):
+        if ledger is None:
+            for view in both:
                 view.check()
-            cleanup.enter_context(ownership(folder))
-            ledger = cleanup.enter_context(contextlib.closing(Ledger(path, create=True)))
+            ledger = _owned_ledger(cleanup, path, create=True)
         return _train(definition, settings, console, ledger, state, executor, first, opened)
+
+
+def _owned_ledger(cleanup: contextlib.ExitStack, path: Path, *, create: bool) -> Ledger:
+    """Take the study's ledger as its only coordinator, until `cleanup`.
+
+    Raises:
+        OwnedError: another process holds it, or made it since this one looked.
+        LedgerError: its folder cannot be written.
+    """
+    try:
+        cleanup.enter_context(ownership(path.parent))
+        if create and path.exists():
+            raise OwnedError(f"{path.parent}: another process has just begun this study. Run again to continue it.")
+        return cleanup.enter_context(contextlib.closing(Ledger(path, create=create)))
+    except OSError as error:
+        raise LedgerError(
+            f"{path.parent}: cannot be written: {error.strerror}. Run in a folder of your own, or change its mode."
+        ) from error
 
 
 def is_done(definition: StudyDefinition, state: State, folder: Path) -> bool:
     """Whether nothing is left to train or to export."""
     finished = len(state.finished)
-    return (
-        finished == len(state.trials) >= definition.n_trials and unexported_champion(definition, state, folder) is None
-    )
+    return finished == len(state.trials) >= definition.n_trials and unexported_champion(definition, state) is None
 
 
 def check_fingerprint(definition: StudyDefinition, state: State) -> None:
@@ -227,11 +248,11 @@ def _train(
     opened: Opened,
 ) -> int:
     by_trainer = orders(definition, first, opened)
+    interruption = Interruption(time.monotonic() + (definition.timeout_s or float("inf")))
     for event in _opening_events(definition, state, opened, len(by_trainer)):
         ledger.append(event)
         apply(state, event)
-    interruption = Interruption(time.monotonic() + (definition.timeout_s or float("inf")))
-    followers = _followers(definition, settings, ledger, console)
+    followers = _followers(definition, settings, ledger)
     for follower in followers:
         follower.start()
     screen = display(definition, console, quiet=settings.quiet)
@@ -248,9 +269,11 @@ def _train(
         clock=time.time,
     )
     with interruption.installed():
-        reason = _run(coordinator, screen, ledger, state)
-        executor.stop()
-        _sync(followers, definition, console, started=True)
+        try:
+            reason = _run(coordinator, screen, ledger, state)
+        finally:
+            executor.stop()
+            _sync(followers, drain_s=DRAIN_S if interruption.reason is None else INTERRUPTED_DRAIN_S)
     return _conclude(definition, settings, console, state, reason)
 
 
@@ -331,26 +354,19 @@ def views(definition: StudyDefinition, settings: Settings) -> tuple[OptunaView, 
     return optuna, mlflow
 
 
-def _followers(definition: StudyDefinition, settings: Settings, ledger: Ledger, console: Console) -> list[Follower]:
-    def on_trouble(text: str) -> None:
-        console.print(text, markup=False, highlight=False, style="yellow")
-
-    return [Follower(view, ledger, on_trouble=on_trouble) for view in views(definition, settings)]
+def _followers(definition: StudyDefinition, settings: Settings, ledger: Ledger) -> list[Follower]:
+    return [Follower(view, ledger, on_trouble=_warn) for view in views(definition, settings)]
 
 
-def _sync(
-    followers: Sequence[Follower], definition: StudyDefinition, console: Console, *, started: bool = False
-) -> None:
-    for follower in followers:
-        if not started:
-            follower.start()
-    in_time = [follower.stop(drain_s=DRAIN_S) for follower in followers]
+def _sync(followers: Sequence[Follower], *, drain_s: float) -> None:
+    in_time = [follower.stop(drain_s=drain_s) for follower in followers]
     if not all(in_time):
-        console.print(
-            "The dashboards do not hold everything yet; run the same command again to send them the rest.",
-            style="yellow",
-            highlight=False,
-        )
+        _warn("The dashboards do not hold everything yet; run the same command again to send them the rest.")
+
+
+def _warn(text: str) -> None:
+    """Said also where nothing else is: on stderr, whatever stdout is for."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True, style="yellow")
 
 
 # ---------------------------------------------------------------- the end
