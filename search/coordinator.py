@@ -43,15 +43,15 @@ from search.events import (
 from search.executors import Ended, Executor
 from search.ledger import Ledger
 from search.pruning import Decision, decide
+from search.recovery import MAX_DEATHS, Recovery, after_death, after_failure
+from search.retention import keeps_weights, model_path, overtaken, unexported_champion
 from search.sampling import Sampling, trial_seed
 from search.state import State, Trial, apply
 
 POLL_S = 0.2
 SAVE_S = 30.0
 """How long an ending session waits for weights that are being written."""
-MAX_DEATHS = 3
-"""A trial whose trainer died so often while it trained alone is given up. A kill from outside proves nothing against
-a trial, so one death is not enough."""
+MAX_IDLE_DEATHS = 3
 MAX_EQUAL_ERRORS = 3
 
 
@@ -142,15 +142,12 @@ class Coordinator:
         asked_all = len(self.state.trials) >= self.definition.n_trials
         if not asked_all or len(self.state.finished) < len(self.state.trials):
             return False
-        if (champion := self.unexported()) is None:
+        if (champion := unexported_champion(self.definition, self.state)) is None:
             return True
         if not self._exporting and self.trainers[0].ready:
             self._exporting = True
             self.executor.send(0, _export_order(champion, self.folder))
         return False
-
-    def unexported(self) -> Trial | None:
-        return unexported_champion(self.definition, self.state, self.folder)
 
     def _drain(self) -> None:
         """Wait for the weights of trials that are through, so that they need not be trained again."""
@@ -189,8 +186,13 @@ class Coordinator:
 
     def _admit(self, trial: Trial) -> bool:
         key = structure(trial.hyperparameters, self.rules)
-        loads = self._loads()
-        number = place(key, alone=trial.alone_next, loads=loads, capacity=self._capacity)
+        number = place(
+            key,
+            alone=trial.alone_next,
+            loads=self._loads(),
+            capacity=self._capacity,
+            replicates=self.definition.replicates,
+        )
         if number is None:
             return False
         attempt = len(trial.attempts) + 1
@@ -306,23 +308,13 @@ class Coordinator:
     def _end(self, number: int, trial: Trial, decision: Decision) -> None:
         """Finish a trial: at once, or, where it is to keep its weights, when they are saved."""
         attempt = trial.attempts[-1].number
-        keeps = decision.outcome == "complete" and self._among_best(decision)
+        keeps = decision.outcome == "complete" and keeps_weights(decision.value, self.definition, self.state)
         path = str(self.folder / checkpoint.name(trial.number)) if keeps else None
         if keeps:
             self._finishing[trial.number, attempt] = decision
         else:
             self._finish(trial, decision)
         self.executor.send(number, Evict(trial=trial.number, attempt=attempt, save=path))
-
-    def _among_best(self, decision: Decision) -> bool:
-        if decision.value is None or self.definition.checkpoints == 0:
-            return False
-        ranked = self.state.ranked(maximize=self.definition.maximize)[: self.definition.checkpoints]
-        if len(ranked) < self.definition.checkpoints:
-            return True
-        last = ranked[-1].value
-        assert last is not None
-        return decision.value > last if self.definition.maximize else decision.value < last
 
     def _finish(self, trial: Trial, decision: Decision, *before: Event) -> None:
         finished = TrialFinished(
@@ -348,11 +340,10 @@ class Coordinator:
         self._remove_overtaken()
 
     def _remove_overtaken(self) -> None:
-        ranked = self.state.ranked(maximize=self.definition.maximize)
-        for trial in ranked[self.definition.checkpoints :]:
-            if trial.checkpoint is not None:
-                self._record(CheckpointRemoved(at=self.clock(), trial=trial.number))
-                checkpoint.remove(self.folder / trial.checkpoint.path)
+        for trial in overtaken(self.definition, self.state):
+            assert trial.checkpoint is not None
+            self._record(CheckpointRemoved(at=self.clock(), trial=trial.number))
+            checkpoint.remove(self.folder / trial.checkpoint.path)
 
     def _sweep(self) -> None:
         """Remove weights that the ledger does not name: whoever was killed between a file and its event left them."""
@@ -360,9 +351,9 @@ class Coordinator:
         checkpoint.keep_only(self.folder, kept)
 
     def _exported(self) -> None:
-        champion = self.unexported()
+        champion = unexported_champion(self.definition, self.state)
         if champion is not None:
-            path = str(model_path(champion).as_posix())
+            path = model_path(champion).as_posix()
             self._record(ModelExported(at=self.clock(), trial=champion.number, path=path))
         self._exporting = False
 
@@ -375,31 +366,33 @@ class Coordinator:
         if trainer.unanswered in failed.trials:
             trainer.unanswered = None
         trials = [self.state.trials[trial] for trial, attempt in failed.trials if self._held(trial, attempt)]
-        company = [trial for trial in self.state.running if trial.attempts[-1].trainer == number]
-        # A population may still hold trials whose eviction is on its way: they are company too.
-        alone = len(failed.trials) == len(company) == 1 or all(trial.attempts[-1].alone for trial in trials)
-        if alone:
-            for trial in trials:
-                self._give_up(trial, failed.error, failed.traceback)
-        elif failed.out_of_memory and len(failed.trials) > 1:
-            n_slots = len(failed.trials) * self.definition.replicates
-            self._interrupt(trials, failed.error, max_slots=max(1, n_slots // 2))
-            self._capacity.update(self.state.max_slots)
-        else:
-            self._interrupt(trials, failed.error, alone_next=True)
+        recovery = after_failure(failed, trials, self._on(number), replicates=self.definition.replicates)
+        self._recover(trials, recovery, failed.error, failed.traceback)
 
     def _died(self, number: int, ended: Ended) -> None:
-        trainer = self.trainers[number]
-        trials = [trial for trial in self.state.running if trial.attempts[-1].trainer == number]
+        trainer, trials = self.trainers[number], self._on(number)
         trainer.deaths_idle = 0 if trials else trainer.deaths_idle + 1
-        if trainer.deaths_idle >= MAX_DEATHS:
-            raise TrainerError(f"trainer {number} ended {MAX_DEATHS} times in a row before it trained: {ended.reason}.")
-        if len(trials) == 1 and _deaths_alone(trials[0]) >= MAX_DEATHS - 1:
-            self._give_up(trials[0], f"{ended.reason}, {MAX_DEATHS} times while this trial trained alone", "")
-        else:
-            self._interrupt(trials, ended.reason, alone_next=True)
+        if trainer.deaths_idle >= MAX_IDLE_DEATHS:
+            raise TrainerError(
+                f"trainer {number} ended {MAX_IDLE_DEATHS} times in a row before it trained: {ended.reason}. "
+                "Is there enough memory?"
+            )
+        recovery = after_death(trials)
+        times = f", {MAX_DEATHS} times while this trial trained alone" if recovery.give_up else ""
+        self._recover(trials, recovery, ended.reason + times, "")
         self._exporting &= number != 0
         self._start(number)
+
+    def _on(self, number: int) -> list[Trial]:
+        return [trial for trial in self.state.running if trial.attempts[-1].trainer == number]
+
+    def _recover(self, trials: Sequence[Trial], recovery: Recovery, error: str, traceback: str) -> None:
+        if recovery.give_up:
+            for trial in trials:
+                self._give_up(trial, error, traceback)
+        else:
+            self._interrupt(trials, error, alone_next=recovery.alone_next, max_slots=recovery.max_slots)
+            self._capacity.update(self.state.max_slots)
 
     def _start(self, number: int) -> None:
         self.trainers[number].ready, self.trainers[number].unanswered = False, None
@@ -454,23 +447,6 @@ class Coordinator:
                 f"{self.definition.name}: {MAX_EQUAL_ERRORS} trials in a row failed with the same error: {error}\n"
                 f"Mend the objective or the study file, then run again. The last traceback:\n{traceback}"
             )
-
-
-def _deaths_alone(trial: Trial) -> int:
-    return sum(attempt.alone and attempt.interrupted.startswith("trainer died") for attempt in trial.attempts)
-
-
-def unexported_champion(definition: StudyDefinition, state: State, folder: Path) -> Trial | None:
-    """The study's best trial, where its weights are on disk and its model has not been exported yet."""
-    best = next(iter(state.ranked(maximize=definition.maximize)), None)
-    if best is None or best.checkpoint is None or not (folder / best.checkpoint.path).exists():
-        return None
-    return None if state.exported is not None and state.exported.trial == best.number else best
-
-
-def model_path(trial: Trial) -> Path:
-    """Where the exported network of a trial lies, relative to the study's folder."""
-    return Path(f"models/trial-{trial.number:05d}.pt2")
 
 
 def _export_order(champion: Trial, folder: Path) -> ExportModel:

@@ -1,20 +1,17 @@
 """The process that holds a device: it trains populations, and does what the coordinator's messages say.
 
-The only importer of objectives. It knows nothing of the ledger, of Optuna or of MLflow.
+It knows nothing of the ledger, of Optuna or of MLflow.
 """
 
-import importlib
 import itertools
 import math
 import os
-import platform
 import resource
 import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import parent_process
@@ -33,16 +30,11 @@ from search.contract import (
     Exported,
     ExportModel,
     Failed,
-    HyperparameterRule,
     Measure,
     Measured,
-    Objective,
-    ObjectiveFactory,
     Open,
-    Opened,
     Order,
     Population,
-    Precision,
     Progress,
     Refused,
     Reply,
@@ -51,6 +43,7 @@ from search.contract import (
     Shutdown,
     SlotReport,
 )
+from search.opening import opened_objective
 
 ESTIMATE_S = 1.0
 """How long an estimate times updates, beyond the first two."""
@@ -142,8 +135,7 @@ class Trainer:
     def _open(self, order: Open) -> None:
         try:
             self._opening = order
-            factory = _factory(order.objective)
-            opened, self._objective = _open(order, factory, lambda text: self._channel.send(Progress(text=text)))
+            opened, self._objective = opened_objective(order, lambda text: self._channel.send(Progress(text=text)))
         except Exception as error:  # whatever an objective raises is for the user to see
             for_user = getattr(error, "user_message", False)
             text = str(error) if for_user else f"objective {order.objective!r} could not be opened: {_line(error)}"
@@ -298,101 +290,7 @@ class Job(Protocol):
     def __call__(self) -> None: ...
 
 
-# ---------------------------------------------------------------- opening an objective
-
-
-def _factory(name: str) -> ObjectiveFactory:
-    if ":" not in name:
-        from objectives import OBJECTIVES
-
-        if name not in OBJECTIVES:
-            known = ", ".join(sorted(OBJECTIVES))
-            raise UnknownObjectiveError(f'objective: must be one of {known}, or "package.module:Name", got {name!r}.')
-        name = OBJECTIVES[name]
-    module, _, attribute = name.partition(":")
-    try:
-        return cast("ObjectiveFactory", getattr(importlib.import_module(module), attribute))
-    except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise
-        raise UnknownObjectiveError(
-            f"objective: there is no module {error.name!r}, got {name!r}. Run from the folder that holds it, or install it."
-        ) from error
-    except AttributeError as error:
-        raise UnknownObjectiveError(f"objective: {module} has no {attribute!r}, got {name!r}. Rename it.") from error
-
-
-class UnknownObjectiveError(Exception):
-    """The study names an objective that is not there."""
-
-    user_message = True
-
-
-def _open(order: Open, factory: ObjectiveFactory, progress: "Say") -> tuple[Opened, Objective]:
-    import torch
-
-    from objectives.probe import choose_precision
-
-    if order.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, order.cores)
-    cuda = torch.cuda.is_available()
-    device = ("cuda" if cuda else "cpu") if order.device == "auto" else order.device
-    if device == "cpu":
-        torch.set_num_threads(1)
-    chosen, probe = (
-        choose_precision(device) if order.precision == "auto" else (order.precision, f"{order.precision}, as asked")
-    )
-    precision = cast("Precision", chosen)
-    objective = factory(
-        data=order.data,
-        data_dir=Path(order.data_dir),
-        seed=order.seed,
-        device=device,
-        precision=precision,
-        progress=progress,
-    )
-    opened = Opened(
-        hyperparameters=_rules(factory),
-        metrics=dict(factory.METRICS),
-        facts=dict(objective.facts),
-        device=device,
-        device_name=torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
-        n_devices=torch.cuda.device_count() if cuda else 0,
-        precision=precision,
-        probe=probe,
-        versions={"python": platform.python_version(), "torch": torch.__version__},
-    )
-    return opened, objective
-
-
-class Say(Protocol):
-    def __call__(self, text: str, /) -> None: ...
-
-
-def _rules(factory: ObjectiveFactory) -> Mapping[str, HyperparameterRule]:
-    return {
-        name: HyperparameterRule(
-            kind=h.kind,
-            default=h.default,
-            structural=h.structural,
-            low=h.low,
-            high=h.high,
-            low_open=h.low_open,
-            high_open=h.high_open,
-            choices=tuple(h.choices),
-        )
-        for name, h in factory.HYPERPARAMETERS.items()
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        stripped = {key.strip(): value.strip() for key, value in fields.items()}
-        return f"{stripped['model name']} (family {stripped['cpu family']}, model {stripped['model']})"
-    except (OSError, KeyError):
-        return platform.processor() or platform.machine()
+# ---------------------------------------------------------------- measuring
 
 
 def _memory_bytes() -> int:

@@ -75,14 +75,14 @@ def reached(module: str) -> set[str]:
 # ---------------------------------------------------------------- who may import what
 
 
-def test_only_the_trainer_imports_objectives() -> None:
-    assert importers("objectives", inside="search") == {"search.trainer"}
+def test_only_opening_a_trainer_imports_objectives() -> None:
+    assert importers("objectives", inside="search") == {"search.opening"}
 
 
 def test_search_does_not_know_torch() -> None:
     """But for the trainer, and for the champion's one network, since MLflow logs a torch module, not a file of one."""
-    assert importers("torch", "torchvision", inside="search") <= {"search.trainer", "search.champion"}
-    for module in ("search.trainer", "search.champion"):
+    assert importers("torch", "torchvision", inside="search") <= {"search.opening", "search.champion"}
+    for module in ("search.opening", "search.champion"):
         assert all(each.deferred for each in imports(module) if each.package == "torch"), module
 
 
@@ -90,7 +90,7 @@ def test_objectives_know_neither_bookkeeping_nor_search() -> None:
     assert importers(*BOOKKEEPING, "search", inside="objectives") == set()
 
 
-@pytest.mark.parametrize("module", ["search.contract", "search.trainer"])
+@pytest.mark.parametrize("module", ["search.contract", "search.trainer", "search.opening"])
 def test_what_runs_on_a_device_host_needs_no_bookkeeping(module: str) -> None:
     needed = {each.package for ours in reached(module) for each in imports(ours)}
     assert needed.isdisjoint(BOOKKEEPING)

@@ -11,7 +11,7 @@ import pytest
 from search import checkpoint
 from search.checkpoint import hash_file
 from search.contract import Admit, Admitted, Failed, Open, Opened, Order, Reply, Report, SlotReport
-from search.coordinator import MAX_DEATHS
+from search.recovery import MAX_DEATHS
 from search.errors import StudyStoppedError, TrainerError
 from search.events import AttemptInterrupted, CheckpointSaved, Event, ModelExported, TrialFinished
 from search.executors import Ended
