@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from filelock import FileLock
 
 from search import figures
 from search.errors import ViewError
@@ -160,7 +161,6 @@ class MlflowView:
         local = None if self._uri.startswith("http") else (self._artifacts / self._name).resolve().as_uri()
         tags = study_tags(created) | {
             "mlflow.note.content": str(created.definition.get("question") or created.definition.get("title", "")),
-            "mlflow.experimentKind": "custom_model_development",  # else the UI opens on pages for language models
         }
         return str(self._connected.create_experiment(self._name, artifact_location=local, tags=tags))
 
@@ -298,9 +298,29 @@ def connect(uri: str) -> "MlflowClient":
         logging.getLogger(logger).setLevel(logging.WARNING)
     path = sqlite_file(uri)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create_database(path)
         uri = f"sqlite:///{path}"  # without percent-encoded braces: MLflow makes the folder under the encoded name too
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _create_database(path: Path) -> None:
+    """Let MLflow make its database under another name, and move it: killed half-way, it could never be opened again.
+
+    It makes its tables in dozens of steps that do not belong to one transaction, and not twice.
+    """
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            return
+        partial = path.with_name(f".{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        client = MlflowClient(tracking_uri=f"sqlite:///{partial}", registry_uri=f"sqlite:///{partial}")
+        client.search_experiments(max_results=1)
+        client._tracking_client.store._dispose_engine()
+        partial.replace(path)
 
 
 def study_tags(created: StudyCreated) -> dict[str, str]:
@@ -359,13 +379,13 @@ def _epoch_metrics(attempt: Attempt, epochs: set[int]) -> list[tuple[str, float,
 
 
 def _result_metrics(trial: Trial, metric: str) -> list[tuple[str, float, float, int]]:
-    """The value, where it was reached, and what else was measured there."""
+    """The value, where it was reached, and what else was measured there (result/..., which the UI draws last)."""
     at = trial.finished_at or 0.0
     values = {"n_epochs": float(max((r.epoch for r in trial.reports), default=0))}
     if trial.value is not None and trial.best_epoch is not None:
         values |= {f"best_{metric}": trial.value, "best_epoch": float(trial.best_epoch)}
         best = next(report.metrics for report in trial.reports if report.epoch == trial.best_epoch)
-        values |= {f"at_best/{name}": value for name, value in best.items() if name not in (metric, "lr", "penalty")}
+        values |= {f"result/{name}": value for name, value in best.items() if name not in (metric, "lr", "penalty")}
     return [(name, value, at, 0) for name, value in values.items()]
 
 

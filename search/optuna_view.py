@@ -340,7 +340,10 @@ def _note(state: State, *, experiment_url: str | None) -> str:
         "- A trial's page shows its confusion matrix at the best epoch, and the way to its MLflow run.",
     ]
     if experiment_url:
-        lines.append(f"- Curves, checkpoints and the champion model: [MLflow experiment]({experiment_url})")
+        runs = (
+            f"{experiment_url}/runs?workflowType=machine_learning"  # plain, the UI opens on pages for language models
+        )
+        lines.append(f"- Curves, checkpoints and the champion model: [MLflow experiment]({runs})")
     return "\n".join(lines)
 
 

@@ -126,7 +126,7 @@ def test_confusion_matrix_is_attached_once_to_each_trial_that_has_one(written: P
 def test_study_page_says_what_it_asks_and_leads_to_mlflow(written: Path) -> None:
     note = get_note(study_in(written))
     assert "Which regularization helps?" in note
-    assert "http://127.0.0.1:5000/#/experiments/1)" in note
+    assert "(http://127.0.0.1:5000/#/experiments/1/runs?" in note
 
 
 @pytest.mark.parametrize("batch", [1, 1000])
