@@ -12,10 +12,13 @@ the record     events           what can happen in a study
 the decisions  sampling         the next trial: the baseline, then Optuna's samplers, seeded per ask
                cohort           which trainer takes a trial, and in what company (pure)
                pruning          which trials end at a report (pure)
+               recovery         who is trained again when a population raises or a trainer dies (pure)
+               retention        which trials keep their weights, and which is the champion (pure)
 the work       session          one run of the command, from study file to result
                coordinator      the loop: ask, admit, append, decide, evict
                contract         the protocols of an objective, and the messages to and from a trainer
-               trainer          the process that holds a device; the only importer of objectives
+               trainer          the process that holds a device: trains populations, as its messages say
+               opening          loads a study's objective there; the only importer of objectives
                executors        starts trainers: in this process, or as local processes
                checkpoint       weights on disk, whole or not at all, with their SHA-256
 the views      follower         brings a view up to the ledger, in a thread of its own
