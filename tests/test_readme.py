@@ -4,7 +4,6 @@ import importlib
 import re
 import tomllib
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 import click
