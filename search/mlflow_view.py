@@ -172,7 +172,7 @@ class MlflowView:
         """Write what is new about one attempt; its end, if that is among it, comes last."""
         attempt = next(a for a in trial.attempts if a.number == number)
         if (trial.number, number) not in self._runs:
-            tags = _attempt_tags(state, trial, attempt) | {"mlflow.parentRunId": self._parent}
+            tags = _attempt_tags(state, trial, attempt) | self._link(trial) | {"mlflow.parentRunId": self._parent}
             self._runs[trial.number, number] = self._created_run(attempt.started_at, tags)
         run = self._runs[trial.number, number]
         if any(isinstance(event, AttemptStarted) for event in new):
@@ -193,9 +193,11 @@ class MlflowView:
         while chunk := list(islice(values, 100)):
             params = [Param(name, str(list(value) if isinstance(value, tuple) else value)) for name, value in chunk]
             self._connected.log_batch(run, params=params)
-        if link := self.trial_url(trial.number):
-            note = f"[Trial {trial.number} in the Optuna dashboard]({link})"
-            self._connected.set_tag(run, "mlflow.note.content", note)
+
+    def _link(self, trial: Trial) -> dict[str, str]:
+        """The run's description, once Optuna has the study: at the start or, if it was slower, with the result."""
+        link = self.trial_url(trial.number)
+        return {"mlflow.note.content": f"[Trial {trial.number} in the Optuna dashboard]({link})"} if link else {}
 
     def _write_result(self, run: str, state: State, trial: Trial) -> None:
         assert state.created is not None
@@ -213,7 +215,7 @@ class MlflowView:
         if trial.traceback or trial.error:
             client.log_text(run, trial.traceback or trial.error, "traceback.txt")
         tags = {"state": str(trial.outcome), "attempt_state": "finished", "reason": str(trial.reason)}
-        self._end(run, STATUS[str(trial.outcome)], trial.finished_at, tags)
+        self._end(run, STATUS[str(trial.outcome)], trial.finished_at, tags | self._link(trial))
 
     def _write_checkpoint(self, run: str, trial: Trial, *, removed: bool) -> None:
         """Make the run's checkpoint folder what the ledger says: the kept weights with their SHA-256, or nothing."""
