@@ -381,13 +381,11 @@ def _epoch_metrics(attempt: Attempt, epochs: set[int]) -> list[tuple[str, float,
 
 
 def _result_metrics(trial: Trial, metric: str) -> list[tuple[str, float, float, int]]:
-    """The value, where it was reached, and what else was measured there (result/..., which the UI draws last)."""
+    """The value, where it was reached, and how long the trial trained."""
     at = trial.finished_at or 0.0
     values = {"n_epochs": float(max((r.epoch for r in trial.reports), default=0))}
     if trial.value is not None and trial.best_epoch is not None:
         values |= {f"best_{metric}": trial.value, "best_epoch": float(trial.best_epoch)}
-        best = next(report.metrics for report in trial.reports if report.epoch == trial.best_epoch)
-        values |= {f"result/{name}": value for name, value in best.items() if name not in (metric, "lr", "penalty")}
     return [(name, value, at, 0) for name, value in values.items()]
 
 
