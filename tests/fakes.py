@@ -1,9 +1,16 @@
 """A fake objective without torch: every curve follows from the hyperparameters and the seed, faults included.
 
-`objective = "tests.fakes:FakeObjective"`. The hyperparameter `fault` makes a trial misbehave at its second epoch; so
-does [data] `faults`, a table of seed -> fault, a single trial of a study. Also in [data]: `update_s` slows training,
-`capacity` is what a population holds, `refuse` is why the objective cannot be opened, `opens` how often it can be
-before its process dies; the folder `marks` remembers what has happened, across processes.
+`objective = "tests.fakes:FakeObjective"`. The hyperparameter `fault` makes a trial misbehave at its second epoch. The
+data change when the file `checksum` in the data folder does. In [data]:
+
+faults     a table of seed -> fault: a single trial of a study misbehaves
+capacity   what a population holds
+update_s   how long an update takes, 4 of them an epoch
+marks      a folder that remembers what has happened, across processes
+refuse     why the objective cannot be opened
+opens      how often it can be opened before its process dies
+touch      a file that appears while it is opened
+program    an exported network, to export in place of nothing
 """
 
 import errno
@@ -164,6 +171,10 @@ class FakeObjective:
     def __post_init__(self) -> None:
         if "refuse" in self.data:
             raise FakeRefusalError(str(self.data["refuse"]))
+        if "touch" in self.data:
+            path = Path(str(self.data["touch"]))
+            path.parent.mkdir(parents=True)
+            path.touch()
         if "opens" in self.data:
             mark = Path(str(self.data["marks"])) / f"opened-{os.getpid()}"
             mark.touch()
@@ -183,7 +194,7 @@ class FakeObjective:
     def facts(self) -> Mapping[str, object]:
         return {
             "data_set": "fake",
-            "checksum": str(self.data.get("checksum", "f00d")),
+            "checksum": checksum.read_text() if (checksum := self.data_dir / "checksum").exists() else "f00d",
             "n_train": 400,
             "n_validation": 100,
             "input_shape": [1],
@@ -203,4 +214,7 @@ class FakeObjective:
         return {"val_accuracy": 0.5}
 
     def export_model(self, checkpoint: Path, destination: Path) -> None:
-        destination.write_bytes(checkpoint.read_bytes())
+        program = Path(str(self.data.get("program", checkpoint)))
+        destination.write_bytes(program.read_bytes())
+        if "program" in self.data:
+            destination.with_suffix(".npy").write_bytes(program.with_suffix(".npy").read_bytes())

@@ -158,11 +158,11 @@ def _toml(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _toml(value, f"{prefix}{json.dumps(key)}.")
 
 
-def begin(root: Path, *options: str, module: str = "search.run", **settings: Any) -> subprocess.Popen[str]:
+def begin(root: Path, *options: str, prefix: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
     """Start the command in `root` as a user would, in a process group of its own."""
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "-m", module, *options],
+        [*prefix, sys.executable, "-m", "search.run", *options],
         cwd=root,
         env=environment,
         text=True,
