@@ -106,8 +106,10 @@ class LocalProcesses:
         self._processes[trainer_id], self._connections[trainer_id] = process, ours
 
     def send(self, trainer_id: int, order: Order) -> None:
-        with contextlib.suppress(OSError):
-            self._connections[trainer_id].send(order)
+        connection = self._connections.get(trainer_id)
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.send(order)
 
     def receive(self, timeout_s: float) -> Sequence[tuple[int, Reply | Ended]]:
         by_connection = {connection: trainer_id for trainer_id, connection in self._connections.items()}
