@@ -77,7 +77,6 @@ def test_signal_that_arrives_while_a_trainer_is_started_is_not_lost() -> None:
     try:
         with _signals_held_back():
             os.kill(os.getpid(), signal.SIGTERM)
-            assert seen == []
         assert seen == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
