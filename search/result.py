@@ -1,5 +1,6 @@
 """What a study found, in plain words and as a table: pure functions of its state."""
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -167,6 +168,9 @@ def export(state: State, path: Path) -> None:
 
     A parameter whose values are of several types is written as text, since a column of a Parquet file has one type.
     """
+    if path.suffix == ".json":  # pandas would keep ten decimals: too few for a weight decay
+        path.write_text(json.dumps(rows(state), indent=1))
+        return
     import pandas as pd
 
     frame = pd.DataFrame(rows(state))
@@ -175,7 +179,5 @@ def export(state: State, path: Path) -> None:
             frame[name] = [None if value is None else str(value) for value in frame[name]]
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
     else:
-        frame.to_json(path, orient="records", indent=1)
+        frame.to_parquet(path, index=False)

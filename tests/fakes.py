@@ -71,6 +71,8 @@ class FakePopulation:
 
     def _misbehave(self, row: FakeRow) -> None:
         fault = self._fault(row)
+        if fault == "raise at once":
+            raise ValueError("this trial never trains")
         if fault == "none" or row.epoch < 1:
             return
         if fault == "raise":
