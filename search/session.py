@@ -351,6 +351,7 @@ def views(definition: StudyDefinition, settings: Settings) -> tuple[OptunaView, 
     name, workspace = definition.name, settings.workspace
     mlflow = MlflowView(name, settings.tracking_uri, workspace.mlflow_artifacts, workspace.study(name))
     optuna = OptunaView(name, settings.storage, workspace.optuna_artifacts, workspace.figures(name), mlflow.run_url)
+    mlflow.trial_url = optuna.trial_url
     return optuna, mlflow
 
 

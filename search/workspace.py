@@ -55,7 +55,7 @@ class Workspace:
 
 def sqlite_url(path: Path) -> str:
     """An absolute SQLite URL; braces are percent-encoded, since Optuna expands them as a format string."""
-    return "sqlite:///" + str(path.resolve()).replace("{", "%7B").replace("}", "%7D")
+    return "sqlite:///" + str(path.resolve()).replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
 
 
 def default_data_dir() -> Path:
