@@ -318,7 +318,8 @@ def _create_database(path: Path) -> None:
         if path.exists():
             return
         partial = path.with_name(f".{path.name}.partial")
-        partial.unlink(missing_ok=True)
+        for left in path.parent.glob(f"{partial.name}*"):  # SQLite would play an old journal into the new file
+            left.unlink()
         client = MlflowClient(tracking_uri=f"sqlite:///{partial}", registry_uri=f"sqlite:///{partial}")
         client.search_experiments(max_results=1)
         client._tracking_client.store._dispose_engine()

@@ -298,7 +298,7 @@ def test_mlflow_database_that_was_killed_while_it_was_made_can_still_be_made(tmp
 def _n_tables(folder: Path) -> int:
     tables = Counter[str]()
     for path in folder.iterdir():
-        if ".db" in path.name:
+        if path.name.endswith((".db", ".partial")):
             with closing(sqlite3.connect(path)) as connection:
                 try:
                     tables[path.name] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]

@@ -144,9 +144,9 @@ def test_every_format_holds_every_trial_finished_or_not(state: State, tmp_path: 
     frame = READERS[Path(name).suffix](tmp_path / name)
     assert list(frame["trial"]) == list(range(13))
     assert list(frame["state"]) == [*(t.outcome for t in state.trials.values()), "waiting"]
-    for trial, row in zip(state.trials.values(), frame.itertuples(), strict=False):
-        assert row.param_quality == pytest.approx(trial.hyperparameters["quality"], rel=1e-15)
-        assert row.value == pytest.approx(trial.value) or (trial.value is None and math.isnan(row.value))
+    for trial, row in zip(state.trials.values(), frame.to_dict("records"), strict=False):
+        assert row["param_quality"] == pytest.approx(trial.hyperparameters["quality"], rel=1e-15)
+        assert row["value"] == trial.value or (trial.value is None and pd.isna(row["value"]))
     assert pd.isna(frame["value"].iloc[12])
 
 
