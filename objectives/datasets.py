@@ -1,5 +1,6 @@
 """Data sets known by name: the published ones that torchvision downloads, and scikit-learn's digits."""
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -127,6 +128,7 @@ def _download(published: Published, *, data_dir: Path, progress: Callable[[str],
 
     progress(f"{published.title} is not in {data_dir / published.folder}: downloading it from {published.urls[0]}")
     previous = socket.getdefaulttimeout()
+    new_folders = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=data_dir, prefix=".download-") as temporary:
@@ -137,6 +139,9 @@ def _download(published: Published, *, data_dir: Path, progress: Callable[[str],
                 if not (target := data_dir / published.folder / file.name).exists():
                     os.replace(file, target)
     except (OSError, RuntimeError, HTTPException, EOFError, zlib.error) as error:
+        for folder in new_folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise DataError(_missing(published, data_dir, error)) from error
     finally:
         socket.setdefaulttimeout(previous)

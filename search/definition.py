@@ -281,6 +281,11 @@ def _overridden(table: Mapping[str, Any], stem: str, given: Mapping[str, Any]) -
 
 
 def _inconsistencies(definition: StudyDefinition) -> Iterator[tuple[str, str]]:
+    if definition.name == "artifacts":
+        yield (
+            "name",
+            "the folder studies/artifacts holds what the dashboard shows, got 'artifacts'. Choose another name.",
+        )
     pruning = definition.pruning
     if pruning.min_epochs > definition.epochs:
         yield (

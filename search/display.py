@@ -122,15 +122,24 @@ def _progress(definition: StudyDefinition, state: State) -> Table:
     outcomes = {name: len(state.with_outcome(name)) for name in ("complete", "pruned", "failed")}
     counts = ", ".join(f"{count} {name}" for name, count in outcomes.items()) + f", {len(state.running)} running"
     grid = Table.grid(padding=(0, 1))
-    bar = ProgressBar(total=definition.n_trials, completed=len(state.finished), width=32)
-    grid.add_row(Text(definition.name, style="bold"), bar, f"{len(state.finished)} of {definition.n_trials}", counts)
+    bar = ProgressBar(total=_total(definition, state), completed=len(state.finished), width=32)
+    grid.add_row(Text(definition.name, style="bold"), bar, _finished(definition, state), counts)
     return grid
+
+
+def _finished(definition: StudyDefinition, state: State) -> str:
+    return f"{len(state.finished)} of {_total(definition, state)}"
+
+
+def _total(definition: StudyDefinition, state: State) -> int:
+    """Trials that will be finished: a study that already has more than it is asked for ends those it has."""
+    return max(definition.n_trials, len(state.trials))
 
 
 def _pace(definition: StudyDefinition, state: State, elapsed_s: float, n_finished: int) -> str:
     parts = [f"elapsed {_clock(elapsed_s)}"]
     if n_finished:
-        left_s = elapsed_s / n_finished * (definition.n_trials - len(state.finished))
+        left_s = elapsed_s / n_finished * (_total(definition, state) - len(state.finished))
         parts += [f"about {_clock(left_s)} to go", f"{60 * n_finished / elapsed_s:.1f} trials a minute"]
     return " · ".join(parts)
 
@@ -174,8 +183,7 @@ def _ended(definition: StudyDefinition, state: State, event: Event) -> str:
     value = "no value" if event.value is None else f"{definition.metric} {told(definition.metric, event.value)}"
     epochs = epochs_of(state.trials[event.trial])
     line = f"trial {event.trial}: {event.outcome} ({event.reason}) after {epochs} epochs, {value}"
-    done = f"[{len(state.finished)} of {definition.n_trials}]"
-    return f"{done} {line}{': ' + event.error if event.error else ''}"
+    return f"[{_finished(definition, state)}] {line}{': ' + event.error if event.error else ''}"
 
 
 def _clock(seconds: float) -> str:

@@ -399,4 +399,5 @@ def _further(definition: StudyDefinition, settings: Settings, state: State, reas
     if reason != "done":
         yield f"Stopped ({reason}); nothing is lost. To continue: {settings.command}"
     yield "To look further: python -m search.serve (Optuna dashboard and MLflow)"
-    yield f"                 python -m search.run --study {definition.name} --export trials.csv"
+    if settings.export is None:
+        yield f"                 {settings.command} --export trials.csv"

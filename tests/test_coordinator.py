@@ -11,10 +11,10 @@ import pytest
 from search import checkpoint
 from search.checkpoint import hash_file
 from search.contract import Admit, Admitted, Failed, Open, Opened, Order, Reply, Report, SlotReport
-from search.recovery import MAX_DEATHS
 from search.errors import StudyStoppedError, TrainerError
 from search.events import AttemptInterrupted, CheckpointSaved, Event, ModelExported, TrialFinished
 from search.executors import Ended
+from search.recovery import MAX_DEATHS
 from search.state import State, fold
 from tests.fakes import FakeObjective
 from tests.running import TABLE, coordinate, events_of, fake_study, faults

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from objectives.classification import Classification
 from search import space
@@ -583,3 +584,8 @@ def test_cifar_reg_asks_what_was_agreed() -> None:
 def test_a_study_of_colour_images_may_be_run_on_digits() -> None:
     loaded = load("cifar_reg", Workspace(ROOT), {"dataset": "digits"})
     assert (loaded.name, loaded.data) == ("cifar_reg-digits", {"name": "digits"})
+
+
+def test_study_may_not_take_the_folder_of_the_dashboards_files() -> None:
+    with pytest.raises(ValidationError, match="studies/artifacts"):
+        definition(name="artifacts")

@@ -22,9 +22,12 @@ from typing import Any
 import optuna
 import psutil
 import pytest
+from rich.console import Console
 
+from search.definition import load
 from search.events import AttemptInterrupted, EpochReported, SessionClosed
 from search.mlflow_view import connect
+from search.session import Settings, run
 from search.state import State
 from search.workspace import Workspace
 from tests.histories import put_champion
@@ -189,6 +192,41 @@ def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
         assert process.wait(timeout=5) == 130
         wait_for(lambda: not any(trainer.is_running() for trainer in own), timeout_s=10)
     assert_accounted_for(folded(root))
+
+
+# ---------------------------------------------------------------- a store that is not there
+
+
+def run_here(root: Path, *, n_trials: int, tracking_uri: str = "") -> int:
+    """A whole run in this process, with one inline trainer."""
+    places = Workspace(root)
+    settings = Settings(
+        workspace=places,
+        data_dir=root,
+        storage=places.optuna_url,
+        tracking_uri=tracking_uri or places.mlflow_url,
+        quiet=True,
+    )
+    definition = load("fake", places, {"n_trials": n_trials, "trainers": 0})
+    return run(definition, settings, Console(quiet=True))
+
+
+def test_mlflow_that_cannot_be_written_costs_no_training_and_gets_everything_once_from_the_next_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = workplace(tmp_path)
+    assert run_here(root, n_trials=2) == 0
+    (root / "gone").write_text("a file where a folder was")
+    assert run_here(root, n_trials=4, tracking_uri=f"sqlite:///{root}/gone/mlflow.db") == 0
+    said = capsys.readouterr().err
+    assert said.count("MLflow cannot be written, training goes on: ") == 1
+    assert "run the same command again to send them the rest" in said
+    assert len(folded(root).finished) == 4
+    events = events_of(root)
+    assert run_here(root, n_trials=4) == 0
+    assert events_of(root) == events
+    assert_whole(root, 4)
+    assert capsys.readouterr().err == ""
 
 
 # ---------------------------------------------------------------- kills
