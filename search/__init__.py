@@ -15,6 +15,8 @@ the decisions  sampling         the next trial: the baseline, then Optuna's samp
                recovery         who is trained again when a population raises or a trainer dies (pure)
                retention        which trials keep their weights, and which is the champion (pure)
 the work       session          one run of the command, from study file to result
+               launch           how many trainers, on which device or cores
+               interruption     signals and the time limit
                coordinator      the loop: ask, admit, append, decide, evict
                contract         the protocols of an objective, and the messages to and from a trainer
                trainer          the process that holds a device: trains populations, as its messages say

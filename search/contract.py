@@ -169,7 +169,7 @@ class Open:
     metric: str
     maximize: bool
     cores: tuple[int, ...] = ()
-    """The cores to stay on; empty: anywhere."""
+    """The cores to stay on when training on the CPU; empty: anywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

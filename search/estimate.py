@@ -9,9 +9,10 @@ from search.contract import Estimate, Estimated, Failed, HyperparameterRule, Ope
 from search.definition import StudyDefinition, check_objective, hyperparameters, structure
 from search.errors import TrainerError
 from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, LocalProcesses
+from search.launch import ask, first_order, open_trainer, orders
 from search.ledger import Ledger
 from search.sampling import Sampling
-from search.session import Settings, ask, check_fingerprint, first_order, open_trainer, orders, views
+from search.session import Settings, check_fingerprint, views
 from search.space import extremes, raw_from
 from search.state import State, fold
 
@@ -31,7 +32,7 @@ def dry_run(definition: StudyDefinition, settings: Settings, console: Console) -
         console.print(f"{view.name}: can be used", highlight=False)
     executor = LocalProcesses(CPU_TRAINER_ENVIRONMENT)
     try:
-        first = first_order(definition, settings, state)
+        first = first_order(definition, settings.data_dir, state)
         opened = open_trainer(executor, first, console)
         check_objective(definition, opened.hyperparameters, opened.metrics)
         _describe(opened, console)

@@ -27,13 +27,13 @@ def opened_objective(order: Open, progress: Callable[[str], None]) -> tuple[Open
     from objectives.probe import choose_precision
 
     factory = _factory(order.objective)
-    if order.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, order.cores)
     cuda = torch.cuda.is_available()
     device = ("cuda" if cuda else "cpu") if order.device == "auto" else order.device
     _check_device(device, torch.cuda.device_count() if cuda else 0)
     if device == "cpu":
         torch.set_num_threads(1)
+        if order.cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, order.cores)
     chosen, probe = (
         choose_precision(device) if order.precision == "auto" else (order.precision, f"{order.precision}, as asked")
     )

@@ -2,27 +2,27 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from search import result
-from search.contract import Open, Opened, Order, Progress, Refused, Reply
+from search.contract import Open, Opened
 from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition, check_objective, differences, fingerprint
 from search.display import Display, display
 from search.errors import DataError, FingerprintError, LedgerError, OwnedError, StudyStoppedError, TrainerError
 from search.events import SessionClosed, SessionOpened, StudyCreated
-from search.executors import CPU_TRAINER_ENVIRONMENT, Ended, Executor, Inline, LocalProcesses
+from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, Inline, LocalProcesses
 from search.follower import Follower
+from search.interruption import Interruption
+from search.launch import first_order, open_trainer, orders
 from search.ledger import Ledger, ownership
 from search.mlflow_view import MlflowView
 from search.optuna_view import OptunaView
@@ -58,7 +58,7 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
     """
     if settings.export is not None:
         result.check_export(settings.export)
-    folder, path = settings.workspace.study(definition.name), settings.workspace.ledger(definition.name)
+    path = settings.workspace.ledger(definition.name)
     both = views(definition, settings)
     with contextlib.ExitStack() as cleanup:
         ledger, state = None, State()
@@ -66,7 +66,7 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
             ledger = _owned_ledger(cleanup, path, create=False)
             state = fold(ledger.events())
             check_fingerprint(definition, state)
-            if is_done(definition, state, folder):
+            if is_done(definition, state):
                 console.print(f"{definition.name} is done: nothing is left to train.", highlight=False)
                 followers = _followers(definition, settings, ledger)
                 for follower in followers:
@@ -75,7 +75,7 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
                 return _conclude(definition, settings, console, state, "done")
         executor: Executor = Inline() if definition.trainers == 0 else LocalProcesses(CPU_TRAINER_ENVIRONMENT)
         cleanup.callback(executor.stop)
-        first = first_order(definition, settings, state)
+        first = first_order(definition, settings.data_dir, state)
         with console.status("Opening the data set and probing the device ..."):
             opened = open_trainer(executor, first, console)
         check_objective(definition, opened.hyperparameters, opened.metrics)
@@ -105,7 +105,7 @@ def _owned_ledger(cleanup: contextlib.ExitStack, path: Path, *, create: bool) ->
         ) from error
 
 
-def is_done(definition: StudyDefinition, state: State, folder: Path) -> bool:
+def is_done(definition: StudyDefinition, state: State) -> bool:
     """Whether nothing is left to train or to export."""
     finished = len(state.finished)
     return finished == len(state.trials) >= definition.n_trials and unexported_champion(definition, state) is None
@@ -138,103 +138,7 @@ def _check_data(definition: StudyDefinition, state: State, opened: Opened) -> No
         )
 
 
-# ---------------------------------------------------------------- trainers
-
-
-def first_order(definition: StudyDefinition, settings: Settings, state: State) -> Open:
-    return Open(
-        objective=definition.objective,
-        data=definition.data,
-        data_dir=str(settings.data_dir),
-        seed=definition.seed,
-        device=definition.device,
-        precision=definition.precision if state.created is None else state.created.precision,
-        epochs=definition.epochs,
-        metric=definition.metric,
-        maximize=definition.maximize,
-    )
-
-
-def open_trainer(executor: Executor, order: Open, console: Console) -> Opened:
-    """Start trainer 0 and let it load the study's data.
-
-    Raises:
-        TrainerError, DefinitionError: it refuses the study, or dies.
-    """
-    executor.start(0)
-    reply = ask(executor, order, console)
-    if isinstance(reply, Refused):
-        raise TrainerError(f"{reply.message}\n{reply.traceback}".rstrip())
-    assert isinstance(reply, Opened)
-    return reply
-
-
-def ask(executor: Executor, order: Order, console: Console) -> Reply:
-    """Send trainer 0 an order and wait for its reply, passing on what it says meanwhile.
-
-    Raises:
-        TrainerError: it died.
-    """
-    executor.send(0, order)
-    while True:
-        for _, reply in executor.receive(0.2):
-            if isinstance(reply, Ended):
-                raise TrainerError(f"the trainer could not do its work: {reply.reason}. Is there enough memory?")
-            if not isinstance(reply, Progress):
-                return reply
-            console.print(reply.text, markup=False, highlight=False)
-
-
-def orders(definition: StudyDefinition, first: Open, opened: Opened) -> dict[int, Open]:
-    """How to open each trainer: on its GPU, or on its share of the cores."""
-    if opened.device.startswith("cuda"):
-        n = definition.trainers or opened.n_devices
-        devices = [opened.device if i == 0 else f"cuda:{i % opened.n_devices}" for i in range(max(1, n))]
-        return {i: replace(first, device=d, precision=opened.precision) for i, d in enumerate(devices)}
-    cores = available_cores()
-    n = max(1, min(definition.n_trials, len(cores)) if definition.trainers is None else definition.trainers)
-    shares = [tuple(cores[i::n]) or (cores[i % len(cores)],) for i in range(n)] if n > 1 else [()]
-    return {
-        i: replace(first, device=opened.device, precision=opened.precision, cores=share)
-        for i, share in enumerate(shares)
-    }
-
-
-def available_cores() -> list[int]:
-    """The cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 # ---------------------------------------------------------------- training
-
-
-@dataclass(slots=True)
-class Interruption:
-    """Why to stop now: a signal, or the time. A second signal ends the process at once."""
-
-    deadline: float
-    reason: str | None = None
-
-    def __call__(self) -> str | None:
-        if self.reason is None and time.monotonic() > self.deadline:
-            self.reason = "timeout"
-        return self.reason
-
-    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self.reason is not None:
-            os._exit(130)  # the trainers end with this process, and the ledger knows what was running
-        self.reason = "interrupted"
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _train(

@@ -16,9 +16,9 @@ from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition
 from search.events import Event, StudyCreated
 from search.executors import Executor, Inline
+from search.launch import first_order, open_trainer
 from search.ledger import Ledger
 from search.sampling import trial_seed
-from search.session import Settings, first_order, open_trainer
 from search.state import State, apply, fold
 from search.workspace import Workspace
 from tests.histories import put_mlflow_database
@@ -85,8 +85,8 @@ def coordinate(
     ledger = Ledger(path, create=not path.exists())
     state = fold(ledger.events())
     ticks = iter(range(1_000_000))
-    settings = Settings(workspace=workspace, data_dir=root, storage="", tracking_uri="")
-    first = first_order(definition, settings, state)
+    first = first_order(definition, root, state)
+
     try:
         opened = open_trainer(executor, first, Console(quiet=True))
         if state.created is None:
