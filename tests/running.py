@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,6 @@ def faults(by_trial: Mapping[int, str], *, seed: int = 0) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- a coordinator alone
-
-
-@dataclass(kw_only=True)
-class Watched:
-    """What a coordinator told its watcher."""
-
-    events: list[Event] = field(default_factory=list)
-    ticks: int = 0
 
 
 def coordinate(
@@ -196,14 +188,3 @@ def files_in(root: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(root)): path.read_bytes() if path.is_file() else b"" for path in sorted(root.rglob("*"))
     }
-
-
-def children(pid: int) -> Sequence[int]:
-    """The trainers of a coordinator: its Python children that hold torch or are about to."""
-    import psutil
-
-    try:
-        found = psutil.Process(pid).children()
-        return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline())]
-    except psutil.NoSuchProcess:
-        return []

@@ -25,13 +25,25 @@ import pytest
 from rich.console import Console
 
 from search.definition import load
-from search.events import AttemptInterrupted, EpochReported, SessionClosed
+from search.events import AttemptInterrupted, SessionClosed
+from search.ledger import ownership
 from search.mlflow_view import connect
 from search.session import Settings, run
 from search.state import State
 from search.workspace import Workspace
 from tests.histories import put_champion
-from tests.running import PROJECT, begin, command, coordinate, events_of, fake_study, folded, wait_for, workplace
+from tests.running import (
+    PROJECT,
+    begin,
+    command,
+    coordinate,
+    events_of,
+    fake_study,
+    files_in,
+    folded,
+    wait_for,
+    workplace,
+)
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
@@ -232,7 +244,7 @@ def test_mlflow_that_cannot_be_written_costs_no_training_and_gets_everything_onc
 # ---------------------------------------------------------------- kills
 
 
-def test_killed_coordinator_leaves_no_orphan_and_its_study_is_completed_by_the_same_command(tmp_path: Path) -> None:
+def test_killed_coordinator_leaves_no_orphan_and_then_a_killed_trainer_no_gap(tmp_path: Path) -> None:
     root = slow_study(tmp_path)
     with running(root, "--study", "fake", "--trainers", "2") as process:
         own = trainers(process)
@@ -242,31 +254,29 @@ def test_killed_coordinator_leaves_no_orphan_and_its_study_is_completed_by_the_s
         wait_for(lambda: not any(trainer.is_running() for trainer in own), timeout_s=10, what="orphans to end")
     cut = folded(root)
     assert cut.running
-    assert command(root, "--study", "fake", "--trainers", "2").returncode == 0
-    state = assert_whole(root, 5)
-    for trial in cut.running:
-        assert state.trials[trial.number].raw == trial.raw
-        assert state.trials[trial.number].attempts[len(trial.attempts) - 1].interrupted == "the coordinator ended"
-
-
-def test_second_coordinator_is_refused_by_name_and_a_killed_trainer_costs_a_retry(tmp_path: Path) -> None:
-    root = slow_study(tmp_path)
-    with running(root, "--study", "fake", "--trainers", "1") as process:
-        before = len(events_of(root))
-        second = command(root, "--study", "fake")
-        assert second.returncode == 1
-        assert f"this study is being run by process {process.pid} on " in second.stderr
-        assert "Traceback" not in second.stderr
-        kinds = {type(event) for event in events_of(root)[before:]}
-        assert kinds <= {type(event) for event in events_of(root)[:before]} | {EpochReported}
-        killed = trainers(process)[0]
-        killed.kill()
+    with running(root, "--study", "fake", "--trainers", "2", reports=n_reports(root) + 4) as process:
+        trainers(process)[0].kill()
         out, err = process.communicate(timeout=200)
     assert (process.returncode, err) == (0, "")
     assert "interrupted (trainer died (SIGKILL)); it will be trained again" in out
     state = assert_whole(root, 5)
-    assert len(state.sessions) == 1
-    assert max(len(trial.attempts) for trial in state.trials.values()) == 2
+    for trial in cut.running:
+        assert state.trials[trial.number].raw == trial.raw
+        assert state.trials[trial.number].attempts[len(trial.attempts) - 1].interrupted == "the coordinator ended"
+    reasons = [event.reason for event in events_of(root) if isinstance(event, AttemptInterrupted)]
+    assert set(reasons) == {"the coordinator ended", "trainer died (SIGKILL)"}
+
+
+def test_second_coordinator_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
+    root = workplace(tmp_path, mlflow=False)
+    coordinate(fake_study(n_trials=2), root)
+    with ownership(Workspace(root).study("fake")):
+        before = files_in(root)
+        second = command(root, "--study", "fake")
+        assert files_in(root) == before
+    assert second.returncode == 1
+    assert f"this study is being run by process {os.getpid()} on " in second.stderr
+    assert second.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from search.run import main
@@ -107,7 +108,7 @@ def test_password_in_an_address_is_not_shown(refusing: Path, here: Command) -> N
     assert "word" not in result.output
 
 
-@pytest.mark.skipif("torch.cuda.is_available()", reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_gpu_that_is_not_there_is_refused_by_a_real_trainer(refusing: Path) -> None:
     before = files_in(refusing)
     done = command(refusing, "--study", "fake", "--device", "cuda")
@@ -182,7 +183,7 @@ def test_run_prints_a_plain_line_a_trial_and_the_result(
     best = state.ranked(maximize=True)[0]
     assert f"Best: trial {best.number}, val_accuracy {best.value:.2%}".replace("%", " %") in done.stdout
     assert "python -m search.serve" in done.stdout
-    assert "python -m search.run --study fake --export" in done.stdout
+    assert "All trials as a table: all.csv" in done.stdout
     assert len((root / "all.csv").read_text().splitlines()) == 1 + 4
 
 
@@ -196,6 +197,7 @@ def test_second_run_trains_nothing_and_prints_the_result_and_a_higher_number_add
     assert again.exit_code == 0
     assert "nothing is left to train" in again.output
     assert "4 of 4 trials finished" in again.output
+    assert "--export trials.csv" in again.output
     assert events_of(root) == before
     more = here(root, "--study", "fake", "--n-trials", "6", "--trainers", "0")
     assert "6 of 6 trials finished" in more.output
