@@ -10,10 +10,10 @@ import pytest
 
 from search import checkpoint
 from search.checkpoint import hash_file
-from search.contract import Admit, Admitted, Failed, Open, Opened, Order, Reply, Report, SlotReport
+from search.contract import Admit, Admitted, Failed, Open, Opened, Order, Refused, Reply, Report, SlotReport
 from search.errors import StudyStoppedError, TrainerError
 from search.events import AttemptInterrupted, CheckpointSaved, Event, ModelExported, TrialFinished
-from search.executors import Ended
+from search.executors import Ended, LocalProcesses
 from search.recovery import MAX_DEATHS
 from search.state import State, fold
 from tests.fakes import FakeObjective
@@ -288,6 +288,51 @@ def test_trainer_that_dies_before_it_trains_ends_the_run(tmp_path: Path) -> None
     executor.others = []
     with pytest.raises(TrainerError, match="trainer 1 ended 3 times in a row before it trained"):
         coordinate(fake_study(), tmp_path, executor=executor, n_trainers=2)
+    assert not fold(events_of(tmp_path)).running
+
+
+def test_trainer_that_refuses_the_study_later_than_the_first_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    class Refusing(Scripted):
+        def receive(self, timeout_s: float) -> Sequence[tuple[int, Reply | Ended]]:
+            return [*super().receive(timeout_s), (1, Refused(message="this GPU is taken"))]
+
+    executor = Refusing(opened(), lambda order: [admitted(order)])
+    with pytest.raises(TrainerError, match="this GPU is taken"):
+        coordinate(fake_study(), tmp_path, executor=executor, n_trainers=2)
+    assert not fold(events_of(tmp_path)).running
+
+
+# ---------------------------------------------------------------- trainers that die, as real processes
+
+
+def test_trial_whose_trainer_died_once_is_trained_again_to_the_same_curve(tmp_path: Path) -> None:
+    definition = fake_study(
+        n_trials=3, pruning={"kind": "none"}, data=faults({1: "die once"}) | {"marks": str(tmp_path)}
+    )
+    state = coordinate(definition, tmp_path, executor=LocalProcesses({}))
+    assert set(outcomes(state).values()) == {"complete"}
+    first, *_, last = state.trials[1].attempts
+    assert first.interrupted == "trainer died (SIGKILL)"
+    reference = coordinate(definition.model_copy(update={"data": {}}), tmp_path / "reference")
+    for n in range(3):
+        assert [r.metrics for r in state.trials[n].reports] == [r.metrics for r in reference.trials[n].reports]
+    assert last.reports == state.trials[1].reports
+
+
+@pytest.mark.slow
+def test_trial_that_always_kills_its_trainer_is_given_up_and_harms_no_other(tmp_path: Path) -> None:
+    definition = fake_study(n_trials=4, pruning={"kind": "none"}, data=faults({1: "die"}))
+    state = coordinate(definition, tmp_path, executor=LocalProcesses({}), n_trainers=2)
+    assert outcomes(state) == {0: "complete", 1: "failed", 2: "complete", 3: "complete"}
+    assert "3 times while this trial trained alone" in state.trials[1].error
+
+
+@pytest.mark.slow
+def test_trainer_that_cannot_be_opened_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "marks").mkdir()
+    definition = fake_study(data={"opens": 1, "marks": str(tmp_path / "marks"), "update_s": 1.0})
+    with pytest.raises(TrainerError, match=r"trainer 1 ended 3 times in a row before it trained: .*SIGKILL"):
+        coordinate(definition, tmp_path, executor=LocalProcesses({}), n_trainers=2)
     assert not fold(events_of(tmp_path)).running
 
 

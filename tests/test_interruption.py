@@ -206,6 +206,17 @@ def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     assert_accounted_for(folded(root))
 
 
+def test_ctrl_c_before_the_first_trial_leaves_nothing(tmp_path: Path) -> None:
+    root = workplace(tmp_path, mlflow=False)
+    before = files_in(root)
+    process = begin(root, "--study", "fake", "--trainers", "1")
+    wait_for(lambda: bool(trainers(process)), what="a trainer to open")
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "Interrupted before any trial began; nothing was changed.\n")
+    assert files_in(root) == before
+
+
 # ---------------------------------------------------------------- a store that is not there
 
 
