@@ -2,14 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    pass
-
-PATH = click.Path(path_type=Path)  # type: ignore[type-var]
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
 
@@ -24,7 +20,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 )
 @click.option(
     "--data-dir",
-    type=PATH,
+    type=Path,
     metavar="DIR",
     help="Where data sets lie; else SEARCH_DATA_DIR, else ~/.cache.",
 )
@@ -39,7 +35,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="auto: bfloat16 where a probe finds it faster.")
 @click.option("--storage", metavar="URL", help="Optuna's storage; default studies/optuna.db.")
 @click.option("--tracking-uri", metavar="URL", help="MLflow's; default mlruns/mlflow.db.")
-@click.option("--export", type=PATH, metavar="FILE", help="Write all trials as .csv, .parquet or .json.")
+@click.option("--export", type=Path, metavar="FILE", help="Write all trials as .csv, .parquet or .json.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what the study will cost; create nothing.")
 def main(study: str, data_dir: Path | None, storage: str | None, tracking_uri: str | None, **options: Any) -> None:

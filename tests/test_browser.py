@@ -71,11 +71,11 @@ def run_page(ui: str, mlflow: MlflowView, trial: int) -> str:
     return ui + address[address.index("/#/") :]
 
 
-def see(page: "Page", text: str) -> None:
+def expect_text(page: "Page", text: str) -> None:
     page.get_by_text(text).filter(visible=True).first.wait_for()
 
 
-def see_picture(page: "Page", selector: str) -> None:
+def expect_picture(page: "Page", selector: str) -> None:
     """Wait for a picture that has really been loaded."""
     page.wait_for_selector(selector, state="attached")
     page.wait_for_function(
@@ -85,10 +85,10 @@ def see_picture(page: "Page", selector: str) -> None:
 
 def test_dashboard_shows_the_study_and_its_history(page: "Page", served: tuple[str, str, MlflowView]) -> None:
     page.goto(f"{served[0]}/dashboard")
-    see(page, "small_reg")
+    expect_text(page, "small_reg")
     page.goto(f"{served[0]}/dashboard/studies/1")
-    see(page, "History")
-    see(page, "Timeline")
+    expect_text(page, "History")
+    expect_text(page, "Timeline")
     page.wait_for_selector("g.trace.scatter")
 
 
@@ -97,14 +97,14 @@ def test_dashboard_shows_a_trial_with_its_values_matrix_and_run(
 ) -> None:
     page.goto(f"{served[0]}/dashboard/studies/1/trials?numbers=2")
     for text in ("Trial 2", "Complete", "Intermediate Values", "confusion_matrix.png"):
-        see(page, text)
-    see_picture(page, "img[src*='artifacts']")
+        expect_text(page, text)
+    expect_picture(page, "img[src*='artifacts']")
     assert page.get_by_text("MLflow run").first.get_attribute("href") == served[2].run_url(2, 1)
 
 
 def test_dashboard_note_leads_to_the_experiment(page: "Page", served: tuple[str, str, MlflowView]) -> None:
     page.goto(f"{served[0]}/dashboard/studies/1/note")
-    see(page, "Which regularization helps?")
+    expect_text(page, "Which regularization helps?")
     assert "/#/experiments/1" in (page.get_by_text("MLflow experiment").first.get_attribute("href") or "")
 
 
@@ -114,21 +114,21 @@ def test_mlflow_shows_a_nested_run_with_its_curves_and_matrix(
     address = run_page(served[1], served[2], 2)
     page.goto(address)
     for text in ("trial 2", "Parent run", "Finished", "best_val_accuracy"):
-        see(page, text)
+        expect_text(page, text)
     page.goto(f"{address}/model-metrics")
-    see(page, "epoch_s")
+    expect_text(page, "epoch_s")
     page.wait_for_selector("g.trace.scatter")
     page.goto(f"{address}/artifacts/confusion_matrix.png")
-    see_picture(page, "img[src^='blob:'], img[src*='get-artifact']")
+    expect_picture(page, "img[src^='blob:'], img[src*='get-artifact']")
 
 
 def test_mlflow_shows_the_experiment_and_the_registered_champion(
     page: "Page", served: tuple[str, str, MlflowView]
 ) -> None:
     page.goto(f"{served[1]}/#/experiments/1/runs?workflowType=machine_learning")
-    see(page, "small_reg")
+    expect_text(page, "small_reg")
     page.locator("[role=row] button[data-component-id*=runnamecellrenderer]").first.click()  # unfolds the parent run
-    see(page, "trial 4, attempt 2")
+    expect_text(page, "trial 4, attempt 2")
     page.goto(f"{served[1]}/#/models/small_reg")
-    see(page, "Version 1")
-    see(page, "champion")
+    expect_text(page, "Version 1")
+    expect_text(page, "champion")

@@ -91,7 +91,7 @@ def test_every_whole_study_in_the_readme_is_valid(text: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", [t for t in blocks("toml") if "title" not in t])
 def test_every_part_of_a_study_in_the_readme_is_valid(text: str) -> None:
-    StudyDefinition.model_validate({"name": "example", **TABLE, **tomllib.loads(text)})
+    assert StudyDefinition.model_validate({"name": "example", **TABLE, **tomllib.loads(text)}).name == "example"
 
 
 def test_every_key_of_a_study_file_is_explained() -> None:
