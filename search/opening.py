@@ -34,9 +34,9 @@ def opened_objective(order: Open, progress: Callable[[str], None]) -> tuple[Open
         torch.set_num_threads(1)
         if order.cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, order.cores)
-    chosen, probe = (
-        choose_precision(device) if order.precision == "auto" else (order.precision, f"{order.precision}, as asked")
-    )
+    chosen, probe = order.precision, f"{order.precision}, as the study has it"
+    if order.precision == "auto":
+        chosen, probe = choose_precision(device)
     precision = cast("Precision", chosen)
     objective = factory(
         data=order.data,

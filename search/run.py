@@ -1,5 +1,6 @@
 """`python -m search.run`: bring a study to its number of trials, and say what it found."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def main(study: str, data_dir: Path | None, storage: str | None, tracking_uri: s
 
     from search.errors import SearchError
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     try:
         status = _run(
             study, data_dir, storage, tracking_uri, Console(quiet=options["quiet"] and not options["dry_run"]), options
