@@ -5,8 +5,8 @@ An epoch is n_train // batch_size updates (at least one), over an order drawn an
 batch is left out of that epoch.
 """
 
-from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -30,10 +30,10 @@ class Slot:
     seed: int
     fold: int | None
     hyperparameters: Mapping[str, Value]
-    epoch: int = 0
-    """Epochs completed."""
     n_updates: int = 0
-    """Updates done, the current epoch's included."""
+    """Updates done."""
+    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """Of the examples in the current epoch (N,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,6 @@ class Population:
         self._parameters: Tensors = {}
         self._buffers: Tensors = {}
         self._moments: list[list[Tensor]] = []
-        self._order_PN = torch.empty(0)
         self._best: dict[int, tuple[Tensors, Mapping[str, Value]]] = {}
 
     @property
@@ -105,7 +104,7 @@ class Population:
         return max(self._task.n_train // self._batch_size, 1)
 
     def admit(self, slot: int, *, hyperparameters: Mapping[str, Value], seed: int, fold: int | None) -> None:
-        """Add one row, initialized from the seed; only between epochs.
+        """Add one row, initialized from the seed; allowed between any two updates of the others.
 
         Raises:
             HyperparameterError: this combination cannot be trained.
@@ -128,18 +127,18 @@ class Population:
         self._parameters, self._buffers, self._moments = parameters, buffers, moments
         self._rows.append(row)
 
-    def updates(self) -> Generator[None, None, None]:
-        """Train every slot for one epoch; yields after each, when slots may leave. Closing abandons the epoch."""
-        keys = [key(row.seed, "order", row.epoch) for row in self._rows]
-        self._order_PN = permutations(keys, self._task.n_train, device=self._task.device)
-        for update in range(self.n_updates):
-            if not self._rows:
-                return
-            start = update * self._batch_size
-            self._update(self._order_PN[:, start : start + self._batch_size])
-            yield
-        for row in self._rows:
-            row.epoch += 1
+    def update(self) -> Collection[int]:
+        """Train every slot by one update; return the slots that have thereby completed an epoch of theirs."""
+        self._update(torch.stack([self._batch(row) for row in self._rows]))
+        return [row.number for row in self._rows if row.n_updates % self.n_updates == 0]
+
+    def _batch(self, row: Slot) -> Tensor:
+        """The next examples of the row (B,), in an order drawn anew at the start of each of its epochs."""
+        epoch, update = divmod(row.n_updates, self.n_updates)
+        if update == 0:
+            order = permutations([key(row.seed, "order", epoch)], self._task.n_train, device=self._task.device)
+            row.order = order[0]
+        return row.order[update * self._batch_size : (update + 1) * self._batch_size]
 
     def evaluate(self, slots: Collection[int] | None = None) -> Mapping[int, Evaluation]:
         """Measure the given slots (default: all in training), in eval mode."""
@@ -173,7 +172,6 @@ class Population:
         self._parameters, self._buffers = self._chosen(self._parameters, left), self._chosen(self._buffers, left)
         self._moments = [[tensor[left] for tensor in tensors] for tensors in self._moments]
         self._rows = [self._rows[i] for i in left]
-        self._order_PN = self._order_PN[left] if self._order_PN.numel() else self._order_PN
 
     def forget(self, slots: Collection[int]) -> None:
         """Stop training the slots, if they are in training, and drop whatever is remembered of them."""

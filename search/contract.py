@@ -5,13 +5,13 @@ Nothing here imports torch, optuna or mlflow: an objective satisfies the protoco
     coordinator                        trainer                          objective
     Open ----------------------------> imports the objective ---------> factory(...)      -> Opened | Refused
     Admit ---------------------------> joins or builds a population --> build(), admit()  -> Admitted, Report (epoch 0)
-                                       trains epoch after epoch ------> updates(), evaluate() -> Report
+                                       trains update after update ----> update(), evaluate() -> Report
     Evict (save or forget) ----------> frees the slots ---------------> save(), evict()   -> Saved
     Estimate, Measure, ExportModel --> one-off jobs                                       -> Estimated, ...
                                        whatever an objective raises                       -> Failed
 """
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -79,10 +79,10 @@ class Population(Protocol):
         """Updates of one epoch."""
 
     def admit(self, slot: int, *, hyperparameters: Hyperparameters, seed: int, fold: int | None) -> None:
-        """Add one row, initialized from the seed; only between epochs."""
+        """Add one row, initialized from the seed; allowed between any two updates of the others."""
 
-    def updates(self) -> Generator[None, None, None]:
-        """Train every slot for one epoch; yields after each update. Closing it abandons the epoch."""
+    def update(self) -> Collection[int]:
+        """Train every slot by one update; return the slots that have thereby completed an epoch of theirs."""
 
     def evaluate(self, slots: Collection[int] | None = None) -> Mapping[int, Evaluation]:
         """Measure the given slots (default: all in training) on validation and a fixed part of the training data."""
@@ -182,7 +182,7 @@ class Replicate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admit:
-    """Train this trial from its first epoch; replied to by Admitted, then by a Report per epoch."""
+    """Train this trial from its first epoch; replied to by Admitted, then by a Report after each epoch of its own."""
 
     trial: int
     attempt: int
@@ -301,7 +301,12 @@ class SlotReport:
 class Report:
     """What a population measured together; the order of its trials means nothing."""
 
+    structure: str
     slots: tuple[SlotReport, ...]
+    updates: int
+    """Updates of this population since its last report."""
+    epoch_updates: int
+    """Updates of one epoch."""
     wait_s: float
     """Time the trainer had nothing to train since its last report."""
 

@@ -71,15 +71,21 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class Cohort:
-    """A population, its trials, and those that join it before its next epoch."""
+    """A population, its trials, and those that join it before its next update."""
 
+    structure: str
     population: Population
     members: dict[int, Member] = field(default_factory=dict)
     joining: list[Admit] = field(default_factory=list)
+    updates: int = 0
+    """Since the last report."""
 
 
 class Trainer:
-    """Trains one epoch of one population per step, the populations in turn, and listens between two updates."""
+    """Trains one population for an epoch's updates per step, the populations in turn, and listens between two updates.
+
+    Rows have no common phase: a trial joins as soon as it is admitted, in the middle of the others' epochs.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -90,13 +96,13 @@ class Trainer:
         self._wait_s = 0.0
 
     def step(self) -> bool:
-        """Take what has arrived, then train one population for one epoch; False once shut down."""
+        """Take what has arrived, then give one population its turn; False once shut down."""
         self._take_orders()
         if self._cohorts and not self._stopped:
             key = next(iter(self._cohorts))
             cohort = self._cohorts.pop(key)
             self._cohorts[key] = cohort  # its next turn comes after all others'
-            self._guarded_epoch(key, cohort)
+            self._guarded_turn(key, cohort)
         return not self._stopped
 
     def _take_orders(self) -> None:
@@ -149,7 +155,7 @@ class Trainer:
         key = f"{order.structure} alone={order.trial}" if order.alone else order.structure
         if key not in self._cohorts:
             population = self._objective.build(order.hyperparameters, epochs=self._opening.epochs)
-            self._cohorts[key] = Cohort(population=population)
+            self._cohorts[key] = Cohort(structure=order.structure, population=population)
         self._channel.send(
             Admitted(
                 trial=order.trial,
@@ -181,15 +187,30 @@ class Trainer:
             trial, attempt = member.order.trial, member.order.attempt
             self._channel.send(Saved(trial=trial, attempt=attempt, path=str(path), sha256=digest))
 
-    def _guarded_epoch(self, key: str, cohort: Cohort) -> None:
+    def _guarded_turn(self, key: str, cohort: Cohort) -> None:
         try:
-            self._join(cohort)
-            if self._train(cohort):
-                self._report(cohort, list(cohort.members.values()))
+            self._turn(cohort)
         except Exception as error:
             orders = [member.order for member in cohort.members.values()] + cohort.joining
             self._cohorts.pop(key, None)
             self._channel.send(_failed(error, tuple((order.trial, order.attempt) for order in orders)))
+
+    def _turn(self, cohort: Cohort) -> None:
+        """Train for as many updates as an epoch has, or until nobody is left; report whoever completes an epoch."""
+        for _ in range(cohort.population.n_updates):
+            self._join(cohort)
+            if not cohort.population.slots:
+                return
+            completed = cohort.population.update()
+            cohort.updates += 1
+            self._listen()
+            if self._stopped:
+                return
+            members = [member for member in cohort.members.values() if member.slots[0] in completed]
+            for member in members:
+                member.epoch += 1
+            if members:
+                self._report(cohort, members)
 
     def _join(self, cohort: Cohort) -> None:
         joined = []
@@ -205,22 +226,8 @@ class Trainer:
         if joined:
             self._report(cohort, joined)
 
-    def _train(self, cohort: Cohort) -> bool:
-        """Train an epoch; False where it was abandoned because nobody was left, or the trainer is to stop."""
-        if not cohort.population.slots:
-            return False
-        updates = cohort.population.updates()
-        for _ in updates:
-            self._listen()
-            if self._stopped or not cohort.population.slots:
-                updates.close()
-                return False
-        for member in cohort.members.values():
-            member.epoch += member.slots[0] in cohort.population.slots
-        return True
-
     def _listen(self) -> None:
-        """Between two updates: admissions and evictions at once, one-off jobs after the epoch."""
+        """Between two updates: admissions and evictions at once, one-off jobs after the turn."""
         while (order := self._channel.receive(block=False)) is not None:
             if isinstance(order, Admit | Evict | Shutdown):
                 self._handle(order)
@@ -228,7 +235,6 @@ class Trainer:
                 self._later.append(order)
 
     def _report(self, cohort: Cohort, members: list[Member]) -> None:
-        members = [member for member in members if member.slots[0] in cohort.population.slots]
         evaluations = cohort.population.evaluate([slot for member in members for slot in member.slots])
         reports = []
         for member in members:
@@ -237,7 +243,16 @@ class Trainer:
             reports.append(report)
             if member.epoch == self._opening.epochs:
                 cohort.population.retire(member.slots)
-        self._channel.send(Report(slots=tuple(reports), wait_s=self._wait_s))
+        self._channel.send(
+            Report(
+                structure=cohort.structure,
+                slots=tuple(reports),
+                updates=cohort.updates,
+                epoch_updates=cohort.population.n_updates,
+                wait_s=self._wait_s,
+            )
+        )
+        cohort.updates = 0
         self._wait_s = 0.0
 
     def _keep_best(self, population: Population, member: Member, report: SlotReport) -> None:
@@ -259,13 +274,13 @@ class Trainer:
         objective = self._objective
         population = objective.build(order.hyperparameters, epochs=self._opening.epochs)
         population.admit(0, hyperparameters=order.hyperparameters, seed=0, fold=None)
-        n_timed, started = -2, time.perf_counter()
-        for n_timed, _ in enumerate(population.updates(), start=-1):
-            if n_timed == 0:
-                started = time.perf_counter()
-            elif n_timed > 0 and time.perf_counter() - started > ESTIMATE_S:
-                break
-        update_s = (time.perf_counter() - started) / max(1, n_timed)
+        for _ in range(2):
+            population.update()
+        n_timed, started = 0, time.perf_counter()
+        while n_timed < population.n_updates and time.perf_counter() - started < ESTIMATE_S:
+            population.update()
+            n_timed += 1
+        update_s = (time.perf_counter() - started) / n_timed
         started = time.perf_counter()
         population.evaluate()
         evaluate_s = time.perf_counter() - started

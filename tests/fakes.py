@@ -19,7 +19,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -40,7 +40,11 @@ class FakeEvaluation:
 class FakeRow:
     hyperparameters: Hyperparameters
     seed: int
-    epoch: int = 0
+    n_updates: int = 0
+
+    @property
+    def epoch(self) -> int:
+        return self.n_updates // N_UPDATES
 
 
 class FakePopulation:
@@ -60,14 +64,12 @@ class FakePopulation:
     def admit(self, slot: int, *, hyperparameters: Hyperparameters, seed: int, fold: int | None) -> None:
         self._rows[slot] = FakeRow(hyperparameters=hyperparameters, seed=seed)
 
-    def updates(self) -> Generator[None, None, None]:
-        for _ in range(N_UPDATES):
-            time.sleep(float(str(self._data.get("update_s", 0))))
-            for row in self._rows.values():
-                self._misbehave(row)
-            yield
+    def update(self) -> Collection[int]:
+        time.sleep(float(str(self._data.get("update_s", 0))))
         for row in self._rows.values():
-            row.epoch += 1
+            self._misbehave(row)
+            row.n_updates += 1
+        return [slot for slot, row in self._rows.items() if row.n_updates % N_UPDATES == 0]
 
     def _misbehave(self, row: FakeRow) -> None:
         fault = self._fault(row)
@@ -101,7 +103,7 @@ class FakePopulation:
 
     def keep(self, slot: int) -> None:
         row = self._rows[slot]
-        self._best[slot] = FakeRow(hyperparameters=row.hyperparameters, seed=row.seed, epoch=row.epoch)
+        self._best[slot] = FakeRow(hyperparameters=row.hyperparameters, seed=row.seed, n_updates=row.n_updates)
 
     def retire(self, slots: Collection[int]) -> None:
         for slot in slots:

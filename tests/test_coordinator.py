@@ -219,7 +219,7 @@ def admitted(order: Admit) -> Admitted:
 def report(order: Admit, *, epoch: int, value: float) -> Report:
     metrics = {"val_accuracy": value}
     slot = SlotReport(trial=order.trial, attempt=order.attempt, epoch=epoch, metrics=metrics, replicates=())
-    return Report(slots=(slot,), wait_s=0.0)
+    return Report(structure=order.structure, slots=(slot,), updates=4, epoch_updates=4, wait_s=0.0)
 
 
 def trained(order: Admit, *, epochs: int) -> list[Reply | Ended]:

@@ -80,26 +80,32 @@ def test_eviction_within_an_epoch_leaves_the_others_unchanged(model: str) -> Non
     trained = toy.population(trial)
     for i in range(4):
         toy.admit(trained, i, trial | {"lr": 1e-2 / (i + 1)}, seed=i)
-    updates = trained.updates()
-    next(updates)
+    trained.update()
     trained.retire([0, 2])
-    next(updates)
+    trained.update()
     trained.forget([1])
-    for _ in updates:
-        pass
-    toy.train(trained, epochs=2)
+    for _ in range(3 * toy.UPDATES_PER_EPOCH - 2):
+        trained.update()
 
     assert trained.slots == [3]
     assert toy.difference(trained.weights(3), toy.alone(trial | {"lr": 1e-2 / 4}, seed=3, epochs=3) | {}) < SAME
 
 
-def test_epoch_ends_when_the_last_slot_leaves() -> None:
+def test_row_admitted_within_an_epoch_completes_its_own_epochs() -> None:
     trained = toy.population({})
     toy.admit(trained, 0, {}, seed=0)
-    updates = trained.updates()
-    next(updates)
+    trained.update()
+    toy.admit(trained, 1, {}, seed=1)
+    n = toy.UPDATES_PER_EPOCH
+    completed = [list(trained.update()) for _ in range(2 * n)]
+    assert [completed.index([0]), completed.index([1])] == [n - 2, n - 1]
+    assert sum(map(len, completed)) == 4
+
+
+def test_population_of_nobody_measures_nobody() -> None:
+    trained = toy.population({})
+    toy.admit(trained, 0, {}, seed=0)
     trained.retire([0])
-    assert list(updates) == []
     assert trained.evaluate() == {}
 
 
@@ -117,9 +123,9 @@ def test_epoch_uses_every_example_at_most_once_in_an_order_of_its_own() -> None:
     toy.admit(trained, 0, {}, seed=0)
     orders = []
     for _ in range(2):
-        updates = trained.updates()
-        assert sum(1 for _ in updates) == toy.UPDATES_PER_EPOCH
-        orders.append(trained._order_PN[0])
+        completed = [list(trained.update()) for _ in range(toy.UPDATES_PER_EPOCH)]
+        assert completed == [[]] * (toy.UPDATES_PER_EPOCH - 1) + [[0]]
+        orders.append(trained._rows[0].order)
     assert all(order.sort().values.equal(torch.arange(toy.N_TRAIN)) for order in orders)
     assert not orders[0].equal(orders[1])
 

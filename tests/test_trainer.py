@@ -119,15 +119,25 @@ def test_trials_alone_and_of_other_structures_have_populations_of_their_own() ->
     assert epochs(session.sent()) == [{0: 2}]
 
 
-def test_admission_between_two_updates_waits_for_the_next_epoch() -> None:
+def test_trial_admitted_between_two_updates_joins_at_once_in_a_phase_of_its_own() -> None:
     session = Session()
     session.sent(admit(0))
     begin = session.line.looks
     session.line.between = lambda look: admit(1) if look == begin + 3 else None
     replies = session.sent()
-    assert epochs(replies) == [{0: 2}]
+    assert epochs(replies) == [{1: 0}, {0: 2}]
     assert sum(isinstance(reply, Admitted) for reply in replies) == 1
-    assert epochs(session.sent()) == [{1: 0}, {0: 3, 1: 1}]
+    assert epochs(session.sent()) == [{1: 1}, {0: 3}]
+
+
+def test_report_tells_the_updates_since_the_last_one() -> None:
+    session = Session()
+    session.sent(admit(0))
+    begin = session.line.looks
+    session.line.between = lambda look: admit(1) if look == begin + 3 else None
+    reports = [r for r in (*session.sent(), *session.sent()) if isinstance(r, Report)]
+    assert [report.updates for report in reports] == [2, 2, 2, 2]
+    assert {(report.structure, report.epoch_updates) for report in reports} == {("shape=1", 4)}
 
 
 def test_eviction_between_two_updates_is_obeyed_at_once() -> None:

@@ -64,9 +64,8 @@ def admit(to: Population, slot: int, hyperparameters: Hyperparameters, *, seed: 
 
 
 def train(trained: Population, *, epochs: int) -> None:
-    for _ in range(epochs):
-        for _ in trained.updates():
-            pass
+    for _ in range(epochs * trained.n_updates):
+        trained.update()
 
 
 def alone(hyperparameters: Hyperparameters, *, seed: int, epochs: int = 10) -> dict[str, Tensor]:
