@@ -21,6 +21,8 @@ the work       session          one run of the command, from study file to resul
                contract         the protocols of an objective, and the messages to and from a trainer
                trainer          the process that holds a device: trains populations, as its messages say
                opening          loads a study's objective there; the only importer of objectives
+               capacity         how many slots of a structure train at once: measured, and remembered
+               device           the time and the memory of a device
                executors        starts trainers: in this process, or as local processes
                checkpoint       weights on disk, whole or not at all, with their SHA-256
 the views      follower         brings a view up to the ledger, in a thread of its own

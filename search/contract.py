@@ -111,7 +111,7 @@ class Objective(Protocol):
         """Trainable parameters of one trial."""
 
     def capacity(self, hyperparameters: Hyperparameters) -> int:
-        """How many slots of this structure pay on this device (at least 1): memory and speed decide."""
+        """The most slots of this structure that make sense at all (at least 1); fewer where a measurement says so."""
 
     def build(self, hyperparameters: Hyperparameters, *, epochs: int) -> Population:
         """An empty population of this structure, for trials of `epochs` epochs."""
@@ -170,6 +170,12 @@ class Open:
     maximize: bool
     cores: tuple[int, ...] = ()
     """The cores to stay on when training on the CPU; empty: anywhere."""
+    n_trainers: int = 1
+    """How many share the memory when training on the CPU."""
+    slots: int | None = None
+    """The most slots of a population, where the study says so: then no capacity is measured."""
+    capacity_dir: str = ""
+    """Where measured capacities are remembered; empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,12 @@ from search.definition import StudyDefinition
 from search.errors import TrainerError
 from search.executors import Ended, Executor
 from search.state import State
+from search.workspace import cache_dir
 
 
 def first_order(definition: StudyDefinition, data_dir: Path, state: State) -> Open:
     """How to open trainer 0, which tells what device there is; a study that exists keeps its precision."""
+    shares = core_shares(definition, available_cores())
     return Open(
         objective=definition.objective,
         data=definition.data,
@@ -26,7 +28,10 @@ def first_order(definition: StudyDefinition, data_dir: Path, state: State) -> Op
         epochs=definition.epochs,
         metric=definition.metric,
         maximize=definition.maximize,
-        cores=core_shares(definition, available_cores())[0],
+        cores=shares[0],
+        n_trainers=len(shares),
+        slots=definition.slots,
+        capacity_dir=str(cache_dir() / "capacity"),
     )
 
 

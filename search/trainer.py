@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from search import checkpoint
+from search.capacity import Capacities, out_of_memory
 from search.contract import (
     Admit,
     Admitted,
@@ -142,6 +143,7 @@ class Trainer:
         try:
             self._opening = order
             opened, self._objective = opened_objective(order, lambda text: self._channel.send(Progress(text=text)))
+            self._capacities = Capacities(self._objective, order=order, opened=opened)
         except Exception as error:  # whatever an objective raises is for the user to see
             for_user = getattr(error, "user_message", False)
             text = str(error) if for_user else f"objective {order.objective!r} could not be opened: {_line(error)}"
@@ -152,6 +154,7 @@ class Trainer:
     # ------------------------------------------------------------ trials
 
     def _admit(self, order: Admit) -> None:
+        capacity = self._capacities.of(order)
         key = f"{order.structure} alone={order.trial}" if order.alone else order.structure
         if key not in self._cohorts:
             population = self._objective.build(order.hyperparameters, epochs=self._opening.epochs)
@@ -160,7 +163,7 @@ class Trainer:
             Admitted(
                 trial=order.trial,
                 attempt=order.attempt,
-                capacity=self._objective.capacity(order.hyperparameters),
+                capacity=capacity,
                 n_parameters=self._objective.n_parameters(order.hyperparameters),
             )
         )
@@ -193,6 +196,8 @@ class Trainer:
         except Exception as error:
             orders = [member.order for member in cohort.members.values()] + cohort.joining
             self._cohorts.pop(key, None)
+            if out_of_memory(error):
+                self._capacities.shrink(orders[0], sum(len(order.replicates) for order in orders))
             self._channel.send(_failed(error, tuple((order.trial, order.attempt) for order in orders)))
 
     def _turn(self, cohort: Cohort) -> None:
@@ -289,7 +294,7 @@ class Trainer:
             memory_bytes=_memory_bytes(),
             update_s=update_s,
             epoch_s=update_s * population.n_updates + evaluate_s,
-            capacity=objective.capacity(order.hyperparameters),
+            capacity=self._capacities.of(order),
         )
 
     def _measure(self, order: Measure) -> None:
@@ -344,17 +349,12 @@ def _is(admit: Admit, order: Evict) -> bool:
 
 def _failed(error: Exception, trials: tuple[tuple[int, int], ...]) -> Failed:
     return Failed(
-        trials=trials, error=_line(error), traceback=traceback.format_exc(), out_of_memory=_out_of_memory(error)
+        trials=trials, error=_line(error), traceback=traceback.format_exc(), out_of_memory=out_of_memory(error)
     )
 
 
 def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 # ---------------------------------------------------------------- the process

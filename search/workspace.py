@@ -58,9 +58,15 @@ def sqlite_url(path: Path) -> str:
     return "sqlite:///" + str(path.resolve()).replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
 
 
-def default_data_dir() -> Path:
-    """SEARCH_DATA_DIR, or a folder of the user's cache."""
-    if chosen := os.environ.get("SEARCH_DATA_DIR"):
+def cache_dir() -> Path:
+    """What any study may use again: SEARCH_CACHE_DIR, or a folder of the user's cache."""
+    if chosen := os.environ.get("SEARCH_CACHE_DIR"):
         return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "regularization-search"
+
+
+def default_data_dir() -> Path:
+    """SEARCH_DATA_DIR, or the cache."""
+    chosen = os.environ.get("SEARCH_DATA_DIR")
+    return Path(chosen).expanduser() if chosen else cache_dir()

@@ -53,7 +53,7 @@ class Line:
 class Session:
     """A trainer that has opened the fake objective."""
 
-    def __init__(self, *, objective: str = "tests.fakes:FakeObjective", **data: Any) -> None:
+    def __init__(self, *, objective: str = "tests.fakes:FakeObjective", slots: int | None = 4, **data: Any) -> None:
         self.line = Line()
         self.trainer = Trainer(self.line)
         self.opened = self.sent(
@@ -67,6 +67,7 @@ class Session:
                 epochs=4,
                 metric="val_accuracy",
                 maximize=True,
+                slots=slots,
             )
         )
 

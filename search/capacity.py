@@ -1,0 +1,231 @@
+"""How many slots of a structure to train at once: what pays is timed, what fits follows from the memory it took.
+
+Measured in the trainer's process, once per structure, device and version of the code, and remembered on disk.
+"""
+
+import hashlib
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from search.contract import Admit, Estimate, Hyperparameters, Objective, Open, Opened, Population
+from search.device import Device, device_named
+
+GAIN = 0.10
+"""A doubling pays if it makes a slot's share of an update at least so much shorter."""
+SHARE = 0.5
+"""Of the free memory: evaluation, and populations of other structures, take theirs too."""
+SLOT_BYTES = 20
+"""The least that a parameter takes: float32 weight, gradient, two moments and best weight."""
+WARM_UPS, ROUNDS, LEAST_ROUNDS, COMPARISON_S = 2, 9, 3, 0.2
+"""Updates of each of two sizes that are compared; after COMPARISON_S the least number is enough."""
+OVERHEAD_S = 1e-4
+"""A shorter update is taken for this long: it is all overhead, which more slots share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What a sweep found of a structure on a device."""
+
+    pays: int
+    limit: int
+    """The most slots that were allowed and fitted; where `pays` equals it, more might pay."""
+    slot_bytes: int
+
+
+# ---------------------------------------------------------------- pure
+
+
+def pays(seconds: Mapping[int, float]) -> int:
+    """Return the number of slots at which the next larger one gains too little.
+
+    Args:
+        seconds: number of slots -> time of an update of them all, in any unit.
+    """
+    sizes = sorted(seconds)
+    for size, larger in itertools.pairwise(sizes):
+        if seconds[larger] / larger > (1 - GAIN) * seconds[size] / size:
+            return size
+    return sizes[-1]
+
+
+def fits(slot_bytes: int, free_bytes: int) -> int:
+    """Return how many slots a population may have without filling the memory; at least one, which has to be tried."""
+    return max(1, int(free_bytes * SHARE) // slot_bytes)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch or Python raise where memory is short."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+# ---------------------------------------------------------------- the sweep
+
+
+def measured(
+    build: Callable[[], Population], hyperparameters: Hyperparameters, *, limit: int, least_bytes: int, device: Device
+) -> Measurement:
+    """Train populations of 1, 2, 4, ... slots, two sizes in turns, as long as doubling pays and fits.
+
+    Args:
+        build: makes an empty population of the structure.
+        limit: the most slots to try.
+        least_bytes: a slot's memory, where less is measured.
+    """
+    seconds, slot_bytes = {1: 1.0}, least_bytes
+    smaller, larger = build(), build()
+    device.used_bytes()  # begins a new peak
+    try:
+        _fill(smaller, 1, hyperparameters)
+        used = device.used_bytes()
+        while (size := pays(seconds)) == max(seconds) < limit:
+            doubled = min(2 * size, limit)
+            n_added = doubled - len(larger.slots)
+            if n_added > fits(slot_bytes, device.free_bytes()):
+                limit = size
+                break
+            _fill(larger, doubled, hyperparameters)
+            before, used = used, device.used_bytes()
+            slot_bytes = max(slot_bytes, (used - before) // n_added)
+            seconds[doubled] = seconds[size] * _ratio(larger, smaller, device)
+            smaller, larger = larger, smaller
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        limit = max(seconds)
+    return Measurement(pays=pays(seconds), limit=limit, slot_bytes=slot_bytes)
+
+
+def _fill(population: Population, size: int, hyperparameters: Hyperparameters) -> None:
+    """Bring a population to this size, each slot with best weights as well, and train it a little."""
+    for slot in range(len(population.slots), size):
+        population.admit(slot, hyperparameters=hyperparameters, seed=slot, fold=None)
+        population.keep(slot)
+    for _ in range(WARM_UPS):
+        population.update()
+
+
+def _ratio(above: Population, below: Population, device: Device) -> float:
+    """How much longer an update of one takes than of the other: the median of several, in turns."""
+    started, ratios = device.now(), list[float]()
+    while len(ratios) < LEAST_ROUNDS or (len(ratios) < ROUNDS and device.now() - started < COMPARISON_S):
+        ratios.append(_seconds(above, device) / _seconds(below, device))
+    return statistics.median(ratios)
+
+
+def _seconds(population: Population, device: Device) -> float:
+    started = device.now()
+    population.update()
+    return max(device.now() - started, OVERHEAD_S)
+
+
+# ---------------------------------------------------------------- what is remembered
+
+
+class Capacities:
+    """The capacities of a study's structures on this trainer's device: each measured once, and remembered on disk."""
+
+    def __init__(self, objective: Objective, *, order: Open, opened: Opened) -> None:
+        self._objective, self._order = objective, order
+        self._device = device_named(opened.device, n_trainers=order.n_trainers)
+        self._known: dict[str, int] = {}
+        self._where = {
+            "objective": order.objective,
+            "device": opened.device_name,
+            "precision": opened.precision,
+            "torch": opened.versions["torch"],
+            "engine": _engine(objective),
+            "input_shape": opened.facts["input_shape"],
+        }
+
+    def of(self, order: Admit | Estimate) -> int:
+        """Return how many slots of the order's structure are to train at once; measures what nobody has measured.
+
+        Raises:
+            Exception: whatever the objective raises when it builds or trains the structure.
+        """
+        known = self._known.get(order.structure)
+        if known is not None:
+            return known
+        if isinstance(order, Admit) and order.alone:
+            return 1  # it may be what breaks its population, so it is not tried in company
+        self._known[order.structure] = self._found(order)
+        return self._known[order.structure]
+
+    def shrink(self, order: Admit, n_slots: int) -> None:
+        """Remember that memory ran out with so many slots of the order's structure: half as many from now on."""
+        half = max(1, n_slots // 2)
+        self._known[order.structure] = min(half, self._known.get(order.structure, half))
+        if (found := recall(self._order.capacity_dir, self._key(order))) is not None:
+            remember(self._order.capacity_dir, self._key(order), replace(found, pays=min(half, found.pays)))
+
+    def _found(self, order: Admit | Estimate) -> int:
+        limit = self._objective.capacity(order.hyperparameters)
+        if limit == 1 or self._order.slots is not None:
+            return limit
+        key = self._key(order)
+        found = recall(self._order.capacity_dir, key)
+        if found is None or found.pays == found.limit < limit:
+            found = measured(
+                lambda: self._objective.build(order.hyperparameters, epochs=self._order.epochs),
+                order.hyperparameters,
+                limit=limit,
+                least_bytes=SLOT_BYTES * self._objective.n_parameters(order.hyperparameters),
+                device=self._device,
+            )
+            remember(self._order.capacity_dir, key, found)
+        return min(found.pays, limit, fits(found.slot_bytes, self._device.free_bytes()))
+
+    def _key(self, order: Admit | Estimate) -> Mapping[str, object]:
+        n_parameters = self._objective.n_parameters(order.hyperparameters)
+        return {**self._where, "structure": order.structure, "n_parameters": n_parameters}
+
+
+def recall(folder: str, key: Mapping[str, object]) -> Measurement | None:
+    """Return what is remembered under this key, or None where there is nothing, or nothing of use."""
+    if not folder:
+        return None
+    try:
+        held = json.loads(_file(folder, key).read_text())
+        if held["key"] != key:
+            return None
+        found = Measurement(**held["found"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    whole = all(isinstance(number, int) for number in asdict(found).values())
+    return found if whole and 1 <= found.pays <= found.limit and found.slot_bytes >= 1 else None
+
+
+def remember(folder: str, key: Mapping[str, object], found: Measurement) -> None:
+    """Write a file of its own for this key, whole or not at all; where that is impossible, the next will measure."""
+    if not folder:
+        return
+    path = _file(folder, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as partial:
+            json.dump({"key": key, "found": asdict(found)}, partial, indent=1)
+        Path(partial.name).replace(path)
+    except OSError:
+        return
+
+
+def _file(folder: str, key: Mapping[str, object]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return Path(folder) / f"{digest[:32]}.json"
+
+
+def _engine(objective: Objective) -> str:
+    """A hash of the code that trains: what was measured with other code says nothing."""
+    package = Path(str(sys.modules["objectives"].__file__)).parent
+    own = Path(str(sys.modules[type(objective).__module__].__file__))
+    digest = hashlib.sha256()
+    for path in (*sorted(package.glob("*.py")), own):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

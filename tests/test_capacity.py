@@ -1,0 +1,240 @@
+"""Claims of search/capacity.py: what a sweep finds where time and memory are known, and what is remembered."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.capacity import GAIN, Measurement, fits, measured, out_of_memory, pays, recall, remember
+from search.contract import Evaluation, Hyperparameters
+from search.device import Device, device_named
+
+SIZES = (1, 2, 4, 8, 16)
+KEY: Mapping[str, object] = {"structure": "width=64", "device": "a processor", "input_shape": [1, 8, 8]}
+
+
+class Machine:
+    """A clock and a memory that the populations on it move: an update takes `overhead` + slots x `own`, with noise."""
+
+    def __init__(
+        self, *, overhead: float = 0.0, own: float = 0.0, noise: float = 0.0, holds: int = 10**9, raises: int = 10**9
+    ) -> None:
+        self.overhead, self.own, self.noise, self.raises = overhead, own, noise, raises
+        self.clock, self.n_slots, self.most = 0.0, 0, 0
+        self.rng = random.Random(0)
+        self.device = Device(
+            now=lambda: self.clock,
+            used_bytes=lambda: 1000 * self.n_slots,
+            free_bytes=lambda: 1000 * (holds - self.n_slots),
+        )
+
+    def sweep(self, limit: int) -> Measurement:
+        return measured(lambda: Simulated(self), {}, limit=limit, least_bytes=1, device=self.device)
+
+
+class Simulated:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.slots: list[int] = []
+        self.kept: set[int] = set()
+        self.n_updates = 10**9
+
+    def admit(self, slot: int, *, hyperparameters: Hyperparameters, seed: int, fold: int | None) -> None:
+        self.slots.append(slot)
+        self.machine.n_slots += 1
+        self.machine.most = max(self.machine.most, len(self.slots))
+
+    def update(self) -> Collection[int]:
+        machine = self.machine
+        assert self.kept == set(self.slots)
+        if len(self.slots) > machine.raises:
+            raise MemoryError
+        seconds = machine.overhead + machine.own * len(self.slots)
+        machine.clock += seconds * (1 + machine.noise * machine.rng.uniform(-1, 1))
+        return ()
+
+    def keep(self, slot: int) -> None:
+        self.kept.add(slot)
+
+    def evaluate(self, slots: Collection[int] | None = None) -> Mapping[int, Evaluation]:
+        raise AssertionError("a sweep measures no metrics")
+
+    def retire(self, slots: Collection[int]) -> None: ...
+    def forget(self, slots: Collection[int]) -> None: ...
+    def save(self, slot: int, path: Path) -> None: ...
+
+
+# ---------------------------------------------------------------- what pays
+
+
+@given(st.dictionaries(st.sampled_from(SIZES), st.floats(1e-6, 1e3), min_size=1))
+def test_answer_is_a_measured_size_and_all_doublings_up_to_it_pay(seconds: Mapping[int, float]) -> None:
+    answer = pays(seconds)
+    shares = [seconds[size] / size for size in sorted(seconds) if size <= answer]
+    assert answer in seconds
+    assert all(after <= (1 - GAIN) * before for before, after in itertools.pairwise(shares))
+
+
+@given(
+    overhead=st.floats(1e-6, 1), own=st.floats(1e-6, 1), errors=st.lists(st.floats(0.96, 1.04), min_size=5, max_size=5)
+)
+def test_noise_of_4_percent_between_two_sizes_moves_the_answer_by_one_doubling_at_most(
+    overhead: float, own: float, errors: list[float]
+) -> None:
+    sizes = [2**i for i in range(6)]
+    true = {size: overhead + own * size for size in sizes}
+    noisy = {1: true[1]}
+    for (size, larger), error in zip(itertools.pairwise(sizes), errors, strict=True):
+        noisy[larger] = noisy[size] * true[larger] / true[size] * error
+    assert pays(true) / 2 <= pays(noisy) <= 2 * pays(true)
+
+
+@pytest.mark.parametrize(
+    ("overhead", "own", "limit", "best"),
+    [
+        (1.0, 0.0, 16, 16),
+        (0.0, 1.0, 16, 1),
+        (1.0, 1.2, 16, 4),
+        (1.0, 0.0, 1, 1),
+        (1.0, 0.0, 6, 6),
+        (1e-6, 1e-6, 16, 16),
+    ],
+    ids=["all overhead", "no overhead", "half", "limit of one", "limit of six", "too short to tell"],
+)
+def test_sweep_finds_where_doubling_stops_to_pay(overhead: float, own: float, limit: int, best: int) -> None:
+    machine = Machine(overhead=overhead, own=own)
+    assert machine.sweep(limit).pays == best
+    assert machine.most <= min(2 * best, limit), "it went on although the doubling before did not pay"
+
+
+@given(overhead=st.floats(1e-3, 1), own=st.floats(1e-3, 1), noise=st.floats(0, 1), limit=st.integers(1, 40))
+def test_sweep_stays_within_its_limit_whatever_the_noise(overhead: float, own: float, noise: float, limit: int) -> None:
+    found = Machine(overhead=overhead, own=own, noise=noise).sweep(limit)
+    assert 1 <= found.pays <= found.limit == limit
+
+
+def test_sweep_of_a_slow_network_ends_after_few_updates() -> None:
+    machine = Machine(own=0.05)
+    machine.sweep(16)
+    assert machine.clock <= 1.0
+
+
+# ---------------------------------------------------------------- what fits
+
+
+@given(st.integers(1, 2**40), st.integers(0, 2**45))
+def test_population_that_fits_leaves_memory_free_unless_it_is_of_one(slot_bytes: int, free_bytes: int) -> None:
+    n = fits(slot_bytes, free_bytes)
+    assert n >= 1
+    assert n == 1 or n * slot_bytes < free_bytes
+
+
+def test_sweep_measures_the_memory_of_a_slot_and_stays_within_what_is_free() -> None:
+    machine = Machine(overhead=1.0, holds=20)
+    found = machine.sweep(64)
+    assert found.slot_bytes == 1000
+    assert found.pays == found.limit == 8
+    assert machine.n_slots < 20
+
+
+def test_sweep_that_runs_out_of_memory_stays_with_what_it_could_train() -> None:
+    found = Machine(overhead=1.0, raises=4).sweep(16)
+    assert (found.pays, found.limit) == (4, 4)
+
+
+def test_other_errors_of_a_sweep_are_not_taken_for_a_lack_of_memory() -> None:
+    assert out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_memory_of_this_process_grows_by_what_is_held_and_is_less_than_what_is_free() -> None:
+    device = device_named("cpu", n_trainers=2)
+    before = device.used_bytes()
+    held = b"x" * 50_000_000
+    assert 0.9 * len(held) < device.used_bytes() - before < 2 * len(held)
+    assert device.free_bytes() < 1.1 * device_named("cpu", n_trainers=1).free_bytes() / 2
+
+
+# ---------------------------------------------------------------- what is remembered
+
+
+FOUND = Measurement(pays=4, limit=16, slot_bytes=1000)
+
+
+def test_what_is_remembered_is_found_again_under_its_key_alone(tmp_path: Path) -> None:
+    folder = str(tmp_path / "new" / "folder")
+    remember(folder, KEY, FOUND)
+    assert recall(folder, KEY) == FOUND
+    for name in KEY:
+        assert recall(folder, {**KEY, name: "another"}) is None
+    assert recall("", KEY) is None
+
+
+def contents() -> list[bytes]:
+    whole = json.dumps({"key": KEY, "found": {"pays": 4, "limit": 16, "slot_bytes": 1000}}).encode()
+    foreign: list[object] = [
+        None,
+        [],
+        "text",
+        {},
+        {"key": KEY},
+        {"key": KEY, "found": 3},
+        {"key": KEY, "found": {"pays": 4}},
+        {"key": KEY, "found": {"pays": 4, "limit": 16, "slot_bytes": 1000, "more": 1}},
+        {"key": KEY, "found": {"pays": 0, "limit": 16, "slot_bytes": 1000}},
+        {"key": KEY, "found": {"pays": 32, "limit": 16, "slot_bytes": 1000}},
+        {"key": KEY, "found": {"pays": "many", "limit": 16, "slot_bytes": 1000}},
+        {"key": KEY, "found": {"pays": 4, "limit": 1e999, "slot_bytes": 1000}},
+        {"key": KEY, "found": {"pays": 4, "limit": 16, "slot_bytes": 0}},
+        {"key": {**KEY, "device": "another"}, "found": {"pays": 4, "limit": 16, "slot_bytes": 1000}},
+    ]
+    return [
+        b"",
+        b"\x00\xff\xfe",
+        *(whole[:n] for n in range(0, len(whole), 7)),
+        *(json.dumps(f).encode() for f in foreign),
+    ]
+
+
+@pytest.mark.parametrize("content", contents())
+def test_damaged_or_foreign_file_is_as_good_as_none_and_is_replaced(tmp_path: Path, content: bytes) -> None:
+    remember(str(tmp_path), KEY, FOUND)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    assert recall(str(tmp_path), KEY) is None
+    remember(str(tmp_path), KEY, FOUND)
+    assert recall(str(tmp_path), KEY) == FOUND
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_and_read(folder: str, n: int) -> None:
+    for i in range(300):
+        remember(folder, KEY, Measurement(pays=1, limit=n, slot_bytes=10 ** (i % 9)))
+        if recall(folder, KEY) is None:
+            os._exit(1)
+
+
+def test_processes_that_write_at_once_never_leave_half_a_file(tmp_path: Path) -> None:
+    processes = [
+        multiprocessing.get_context("fork").Process(target=write_and_read, args=(str(tmp_path), n)) for n in (1, 2, 3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_nothing_can_be_written_nothing_is_remembered_and_work_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    remember(str(tmp_path / "file"), KEY, FOUND)
+    assert recall(str(tmp_path / "file"), KEY) is None
