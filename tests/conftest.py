@@ -13,10 +13,10 @@ import torch
 torch.set_num_threads(1)  # two OpenMP threads in a process collapse when anything else runs
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing that a test measures is remembered for the user, or from an earlier session."""
-    os.environ["SEARCH_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a test measures is remembered for the user, or for another test."""
+    monkeypatch.setenv("SEARCH_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ data change when the file `checksum` in the data folder does. In [data]:
 
 faults     a table of seed -> fault: a single trial of a study misbehaves
 capacity   what a population holds
+room       the slots that memory has room for, where that is less
 update_s   how long an update takes, 4 of them an epoch
 marks      a folder that remembers what has happened, across processes
 refuse     why the objective cannot be opened
@@ -66,6 +67,8 @@ class FakePopulation:
 
     def update(self) -> Collection[int]:
         time.sleep(float(str(self._data.get("update_s", 0))))
+        if len(self._rows) > int(str(self._data.get("room", 1000))):
+            raise MemoryError
         for row in self._rows.values():
             self._misbehave(row)
             row.n_updates += 1

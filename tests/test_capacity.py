@@ -5,16 +5,35 @@ import json
 import multiprocessing
 import os
 import random
+import weakref
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objectives.classification import Classification
 from search.capacity import GAIN, Measurement, fits, measured, out_of_memory, pays, recall, remember
-from search.contract import Evaluation, Hyperparameters
+from search.contract import (
+    Admit,
+    Admitted,
+    Evaluation,
+    Failed,
+    Hyperparameters,
+    Open,
+    Order,
+    Population,
+    Replicate,
+    Reply,
+    Report,
+)
 from search.device import Device, device_named
+from search.events import AttemptInterrupted
+from search.executors import QueueChannel
+from search.trainer import Trainer
+from tests.running import TABLE, coordinate, events_of, fake_study, faults
 
 SIZES = (1, 2, 4, 8, 16)
 KEY: Mapping[str, object] = {"structure": "width=64", "device": "a processor", "input_shape": [1, 8, 8]}
@@ -238,3 +257,170 @@ def test_where_nothing_can_be_written_nothing_is_remembered_and_work_goes_on(tmp
     (tmp_path / "file").write_text("in the way")
     remember(str(tmp_path / "file"), KEY, FOUND)
     assert recall(str(tmp_path / "file"), KEY) is None
+
+
+# ---------------------------------------------------------------- in a trainer
+
+
+DIGITS: Hyperparameters = {"lr": 1e-3, "model": "mlp", "hidden": (32,), "batch_size": 64, "dropout": 0.2}
+ONE_SHAPE = {
+    "baseline": {"quality": 0.6, "drop": 0.0},
+    "space": {name: TABLE["space"][name] for name in ("quality", "drop")},
+}
+FAKE: Hyperparameters = {"quality": 0.5, "drop": 0.0, "shape": 1, "fault": "none"}
+
+
+class Opened:
+    """A trainer that remembers in a folder, and has opened an objective."""
+
+    def __init__(
+        self, folder: Path, *, objective: str = "tests.fakes:FakeObjective", slots: int | None = None, **data: object
+    ) -> None:
+        self.channel = QueueChannel()
+        self.trainer = Trainer(self.channel)
+        order = Open(
+            objective=objective,
+            data=data,
+            data_dir="/nonexistent",
+            seed=0,
+            device="cpu",
+            precision="float32",
+            epochs=2,
+            metric="val_accuracy",
+            maximize=True,
+            slots=slots,
+            capacity_dir=str(folder),
+        )
+        self.send(order)
+
+    def send(self, order: Order) -> list[Reply]:
+        self.channel.orders.append(order)
+        self.trainer.step()
+        replies, self.channel.replies = self.channel.replies, []
+        return replies
+
+    def capacity(self, trial: int, given: Hyperparameters = FAKE, *, alone: bool = False) -> int:
+        admitted = self.send(admit(trial, given, alone=alone))[0]
+        assert isinstance(admitted, Admitted), admitted
+        return admitted.capacity
+
+
+def admit(trial: int, given: Hyperparameters, *, alone: bool = False) -> Admit:
+    return Admit(
+        trial=trial,
+        attempt=1,
+        hyperparameters=given,
+        structure="the only one",
+        replicates=(Replicate(seed=100 + trial),),
+        alone=alone,
+    )
+
+
+def digits() -> Classification:
+    return Classification(
+        data={"name": "digits"}, data_dir=Path(), seed=0, device="cpu", precision="float32", progress=print
+    )
+
+
+def test_network_on_digits_gets_a_capacity_within_its_limit_and_the_next_trainer_knows_it(tmp_path: Path) -> None:
+    objective = digits()
+    limit = objective.capacity(DIGITS)
+    assert limit > 1
+    first = Opened(tmp_path, objective="classification", name="digits")
+    assert 1 <= first.capacity(0, DIGITS) <= limit
+    (path,) = tmp_path.iterdir()
+    held = json.loads(path.read_text())
+    assert held["found"]["limit"] == limit
+    assert held["found"]["slot_bytes"] >= 4 * 5 * objective.n_parameters(DIGITS)
+    assert held["key"]["torch"] == torch.__version__
+    path.write_text(json.dumps(held | {"found": {"pays": limit - 1, "limit": limit, "slot_bytes": 1000}}))
+    assert Opened(tmp_path, objective="classification", name="digits").capacity(0, DIGITS) == limit - 1
+
+
+def test_sweep_changes_no_trial(tmp_path: Path) -> None:
+    curves = []
+    for slots in (8, None):  # without and with a sweep
+        trainer = Opened(tmp_path, objective="classification", slots=slots, name="digits")
+        curves.append([r.slots for r in trainer.send(admit(0, DIGITS)) if isinstance(r, Report)])
+    assert len(curves[0]) == 2
+    assert curves[0] == curves[1]
+
+
+def test_sweep_leaves_no_population_behind() -> None:
+    objective = digits()
+    built: list[weakref.ref[Population]] = []
+
+    def build() -> Population:
+        population: Population = objective.build(DIGITS, epochs=2)
+        built.append(weakref.ref(population))
+        return population
+
+    measured(build, DIGITS, limit=4, least_bytes=1, device=device_named("cpu", n_trainers=1))
+    assert [each() for each in built] == [None, None]
+
+
+def test_trainer_measures_a_structure_once(tmp_path: Path) -> None:
+    trainer = Opened(tmp_path, capacity=4)
+    assert trainer.capacity(0) == 4
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    assert trainer.capacity(1) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("slots", "capacity"), [(3, 4), (None, 1)], ids=["the study says slots", "one slot at most"])
+def test_nothing_is_measured_where_nothing_is_to_be_found_out(tmp_path: Path, slots: int | None, capacity: int) -> None:
+    assert Opened(tmp_path, slots=slots, capacity=capacity).capacity(0) == capacity
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trial_that_must_be_alone_is_not_tried_in_company(tmp_path: Path) -> None:
+    trainer = Opened(tmp_path)
+    assert trainer.capacity(0, {**FAKE, "fault": "raise in company"}, alone=True) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_limit_that_has_risen_is_measured_anew_only_where_more_might_pay(tmp_path: Path) -> None:
+    assert Opened(tmp_path, capacity=2).capacity(0) == 2
+    assert Opened(tmp_path, capacity=8).capacity(0) == 8
+    assert Opened(tmp_path, capacity=4).capacity(0) == 4
+    (path,) = tmp_path.iterdir()
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps(held | {"found": {"pays": 4, "limit": 8, "slot_bytes": 1000}}))
+    assert Opened(tmp_path, capacity=16).capacity(0) == 4
+
+
+def test_what_raises_in_a_sweep_fails_the_trial_and_not_the_trainer(tmp_path: Path) -> None:
+    trainer = Opened(tmp_path)
+    (failed,) = trainer.send(admit(0, {**FAKE, "fault": "raise"}))
+    assert isinstance(failed, Failed)
+    assert failed.trials == ((0, 1),)
+    assert trainer.capacity(1) == 4
+
+
+# ---------------------------------------------------------------- memory that is too small
+
+
+def test_population_that_ran_out_of_memory_is_smaller_in_the_next_study_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    everyone = faults(dict.fromkeys(range(8), "memory"))  # from the second epoch on, two slots fit and not more
+    definition = fake_study(n_trials=8, data=everyone, pruning={"kind": "none"}, **ONE_SHAPE)
+    for study, runs_out in (("first", True), ("next", False)):
+        state = coordinate(definition, tmp_path / study)
+        assert len(state.with_outcome("complete")) == 8
+        assert interrupted(tmp_path / study) is runs_out
+
+
+@pytest.mark.parametrize("slots", [None, 8], ids=["measured", "the study says slots"])
+def test_study_whose_memory_is_too_small_goes_on_with_fewer_slots(tmp_path: Path, slots: int | None) -> None:
+    data = {"capacity": 8, "room": 2}
+    definition = fake_study(n_trials=8, data=data, slots=slots, pruning={"kind": "none"}, **ONE_SHAPE)
+    state = coordinate(definition, tmp_path)
+    assert len(state.with_outcome("complete")) == 8
+    assert interrupted(tmp_path) is (slots is not None), "a sweep finds out what a study would run into"
+
+
+def interrupted(root: Path) -> bool:
+    return any(isinstance(event, AttemptInterrupted) for event in events_of(root))
