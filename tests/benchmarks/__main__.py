@@ -1,0 +1,126 @@
+"""`python -m tests.benchmarks`: measure beside what a user would pick instead, and print one table."""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from objectives.probe import choose_precision
+from search.workspace import default_data_dir
+from tests.benchmarks import fused, halving, kept, limit
+from tests.benchmarks.measuring import in_fresh_process, machine, pool
+from tests.benchmarks.rows import Bench, Effort, measured
+from tests.benchmarks.sides import Places
+from tests.benchmarks.table import Claim, ratios, rendered
+from tests.benchmarks.workloads import WORKLOADS
+
+Measured = tuple[list[Claim], dict[str, Any]]
+BATCH_SIZES = {64: 0.65, 256: 0.80}
+"""Batch size -> the least part of the limit."""
+HALVING_TRIALS, HALVING_SLOTS = 60, 8
+
+
+def refill(bench: Bench) -> Measured:
+    """The row "successive halving with refill against the same engine without refill"."""
+    workload = WORKLOADS["digits"]
+    places = Places(path=workload.write(bench.root, bench.data_dir), data_dir=bench.data_dir)
+    pairs = in_fresh_process(
+        halving.arms, workload, places, HALVING_TRIALS, HALVING_SLOTS, bench.effort.repeats, core=0
+    )
+    first, second = pairs[0]
+    claim = Claim(
+        row="halving",
+        title="successive halving with refill, digits",
+        figure="x without refill",
+        values=ratios([b.seconds for _, b in pairs], [a.seconds for a, _ in pairs]),
+        bound=1.3,
+        note=f"{first.finished} trials, {HALVING_SLOTS} slots; rows in use: {first.used(HALVING_SLOTS):.0%} with, "
+        f"{second.used(HALVING_SLOTS):.0%} without",
+    )
+    return [claim], {"with": [a.seconds for a, _ in pairs], "without": [b.seconds for _, b in pairs]}
+
+
+def fraction(bench: Bench) -> Measured:
+    """The row "fraction of the limit", of 3.8 million parameters."""
+    workload = WORKLOADS["cifar_mlp"]
+    places = Places(path=workload.write(bench.root, bench.data_dir), data_dir=bench.data_dir)
+    claims, detail = [], {}
+    for batch_size, bound in BATCH_SIZES.items():
+        found = in_fresh_process(
+            limit.fractions, workload, places, batch_size, bench.precision, bench.effort.repeats, 1, core=0
+        )
+        detail[str(batch_size)] = found
+        claims.append(
+            Claim(
+                row="limit",
+                title=f"fraction of the limit, 3.8 M parameters, batch {batch_size}",
+                figure="of the limit",
+                values=found.values,
+                bound=bound,
+                note=f"update {1e3 * found.update_s[0]:.1f} ms: products {1e3 * found.products_s[0]:.1f}, "
+                f"optimizer's bytes {1e3 * found.optimizer_s[0]:.1f} at {found.bytes_per_s[0] / 1e9:.0f} GB/s",
+            )
+        )
+    return claims, detail
+
+
+ROWS: dict[str, Callable[[Bench], Measured]] = {
+    **{name: lambda bench, workload=workload: measured(workload, bench) for name, workload in WORKLOADS.items()},  # type: ignore[misc]
+    "halving": refill,
+    "limit": fraction,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = _parser().parse_args(arguments)
+    data_dir = given.data_dir or default_data_dir()
+    if given.show:
+        print(rendered(*kept.claims_of(given.show)))
+        return 0
+    path = given.json or Path(tempfile.mkdtemp()) / "benchmarks.json"
+    with tempfile.TemporaryDirectory() as root:
+        if given.quick or given.only:
+            _quick(given.only or list(ROWS), Path(root), data_dir, Effort(repeats=given.repeats), path)
+    print(rendered(*kept.claims_of(path)))
+    return 0
+
+
+def _quick(rows: Sequence[str], root: Path, data_dir: Path, effort: Effort, path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    precision, why = in_fresh_process(choose_precision, "cpu")
+    print(why, file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        pools = {
+            name: stack.enter_context(pool(cores, tuned=name == "tuned"))
+            for name in ("plain", "tuned")
+            if any(row in WORKLOADS for row in rows)
+        }
+        bench = Bench(root=root, data_dir=data_dir, pools=pools, fast_bf16=precision == "bfloat16", effort=effort)
+        if pools:
+            digits = WORKLOADS["digits"]
+            fused.warm_up(digits, Places(path=digits.write(root, data_dir), data_dir=data_dir), root)
+        for row in rows:
+            print(f"{row} ...", file=sys.stderr, flush=True)
+            kept.add(path, row, *ROWS[row](bench), machine())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the per-workload rows: at most 10 minutes on 2 cores")
+    parser.add_argument("--full", action="store_true", help="the whole-study rows: hours; a later call goes on")
+    parser.add_argument("--release", action="store_true", help="final accuracies of paired configurations")
+    parser.add_argument("--only", action="append", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every repeat and the machine; rows are added to it")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print the table of such a file, measure nothing")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="else SEARCH_DATA_DIR, as the service does")
+    parser.add_argument("--repeats", type=int, default=3, help="3 by default")
+    parser.add_argument("--minutes", type=float, help="another budget for the whole-study rows: kept apart, for trying")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
