@@ -80,19 +80,17 @@ def measured(
     """
     seconds, slot_bytes = {1: 1.0}, least_bytes
     smaller, larger = build(), build()
-    device.used_bytes()  # begins a new peak
     try:
         _fill(smaller, 1, hyperparameters)
-        used = device.used_bytes()
         while (size := pays(seconds)) == max(seconds) < limit:
             doubled = min(2 * size, limit)
             n_added = doubled - len(larger.slots)
             if n_added > fits(slot_bytes, device.free_bytes()):
                 limit = size
                 break
+            held = device.held_bytes()
             _fill(larger, doubled, hyperparameters)
-            before, used = used, device.used_bytes()
-            slot_bytes = max(slot_bytes, (used - before) // n_added)
+            slot_bytes = max(slot_bytes, (device.peak_bytes() - held) // n_added)
             seconds[doubled] = seconds[size] * _ratio(larger, smaller, device)
             smaller, larger = larger, smaller
     except (MemoryError, RuntimeError) as error:

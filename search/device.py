@@ -3,6 +3,8 @@
 It runs in the trainer's process, which has torch loaded; nothing here imports it.
 """
 
+import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -18,8 +20,10 @@ class Device:
 
     now: Callable[[], float]
     """Seconds, once all work that was queued is done."""
-    used_bytes: Callable[[], int]
-    """This process's memory; on a GPU its peak since the last call."""
+    held_bytes: Callable[[], int]
+    """What this process holds, once it has let go of what it only keeps for later; begins a peak."""
+    peak_bytes: Callable[[], int]
+    """The most that it has held since then."""
     free_bytes: Callable[[], int]
     """What this process may still take."""
 
@@ -29,7 +33,8 @@ def device_named(name: str, *, n_trainers: int) -> Device:
     if name == "cpu":
         return Device(
             now=time.perf_counter,
-            used_bytes=_resident_bytes,
+            held_bytes=_held_bytes,
+            peak_bytes=_resident_bytes,
             free_bytes=lambda: _available_bytes() // n_trainers,
         )
     cuda: Any = sys.modules["torch"].cuda
@@ -38,19 +43,31 @@ def device_named(name: str, *, n_trainers: int) -> Device:
         cuda.synchronize(name)
         return time.perf_counter()
 
-    def peak_bytes() -> int:
-        peak = int(cuda.max_memory_allocated(name))
+    def held_bytes() -> int:
         cuda.reset_peak_memory_stats(name)
-        return peak
+        return int(cuda.memory_allocated(name))
 
     def free_bytes() -> int:
         cached = int(cuda.memory_reserved(name)) - int(cuda.memory_allocated(name))
         return int(cuda.mem_get_info(name)[0]) + cached
 
-    return Device(now=now, used_bytes=peak_bytes, free_bytes=free_bytes)
+    return Device(
+        now=now,
+        held_bytes=held_bytes,
+        peak_bytes=lambda: int(cuda.max_memory_allocated(name)),
+        free_bytes=free_bytes,
+    )
+
+
+def _held_bytes() -> int:
+    """Freed memory that the allocator keeps is used again before the process grows, so it has to go first."""
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    return _resident_bytes()
 
 
 def _resident_bytes() -> int:
+    """The resident set: what is freed stays in it until it is trimmed, so that it is a peak as well."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except FileNotFoundError:  # not Linux: SLOT_BYTES has to do

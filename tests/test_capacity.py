@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import weakref
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -31,9 +33,9 @@ from search.contract import (
 )
 from search.device import Device, device_named
 from search.events import AttemptInterrupted
-from search.executors import QueueChannel
+from search.executors import CPU_TRAINER_ENVIRONMENT, QueueChannel
 from search.trainer import Trainer
-from tests.running import TABLE, coordinate, events_of, fake_study, faults
+from tests.running import PROJECT, TABLE, coordinate, events_of, fake_study, faults
 
 SIZES = (1, 2, 4, 8, 16)
 KEY: Mapping[str, object] = {"structure": "width=64", "device": "a processor", "input_shape": [1, 8, 8]}
@@ -50,7 +52,8 @@ class Machine:
         self.rng = random.Random(0)
         self.device = Device(
             now=lambda: self.clock,
-            used_bytes=lambda: 1000 * self.n_slots,
+            held_bytes=lambda: 1000 * self.n_slots,
+            peak_bytes=lambda: 1000 * self.n_slots,
             free_bytes=lambda: 1000 * (holds - self.n_slots),
         )
 
@@ -174,12 +177,24 @@ def test_other_errors_of_a_sweep_are_not_taken_for_a_lack_of_memory() -> None:
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def test_memory_of_this_process_grows_by_what_is_held_and_is_less_than_what_is_free() -> None:
-    device = device_named("cpu", n_trainers=2)
-    before = device.used_bytes()
-    held = b"x" * 50_000_000
-    assert 0.9 * len(held) < device.used_bytes() - before < 2 * len(held)
-    assert device.free_bytes() < 1.1 * device_named("cpu", n_trainers=1).free_bytes() / 2
+def test_peak_of_this_process_tells_what_was_taken_and_given_back_meanwhile() -> None:
+    code = """
+from search.device import device_named
+import os
+device = device_named("cpu", n_trainers=2)
+freed = [bytes(50_000) for _ in range(2000)]
+del freed
+held = device.held_bytes()
+some = [os.urandom(50_000) for _ in range(1000)]
+del some
+print(device.peak_bytes() - held)
+assert device.free_bytes() < 1.1 * device_named("cpu", n_trainers=1).free_bytes() / 2
+"""
+    environment = {**os.environ, **CPU_TRAINER_ENVIRONMENT}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=PROJECT, capture_output=True, check=True
+    )
+    assert 0.9 * 50_000_000 < int(printed.stdout) < 1.5 * 50_000_000
 
 
 # ---------------------------------------------------------------- what is remembered
