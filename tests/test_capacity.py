@@ -282,6 +282,8 @@ ONE_SHAPE = {
     "baseline": {"quality": 0.6, "drop": 0.0},
     "space": {name: TABLE["space"][name] for name in ("quality", "drop")},
 }
+N_TRIALS = 40
+"""Enough that a coordinator has several of them in training at once."""
 FAKE: Hyperparameters = {"quality": 0.5, "drop": 0.0, "shape": 1, "fault": "none"}
 
 
@@ -420,20 +422,20 @@ def test_population_that_ran_out_of_memory_is_smaller_in_the_next_study_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEARCH_CACHE_DIR", str(tmp_path / "cache"))
-    everyone = faults(dict.fromkeys(range(8), "memory"))  # from the second epoch on, two slots fit and not more
-    definition = fake_study(n_trials=8, data=everyone, pruning={"kind": "none"}, **ONE_SHAPE)
+    everyone = faults(dict.fromkeys(range(N_TRIALS), "memory"))  # from the second epoch on, two slots fit and not more
+    definition = fake_study(n_trials=N_TRIALS, epochs=3, data=everyone, pruning={"kind": "none"}, **ONE_SHAPE)
     for study, runs_out in (("first", True), ("next", False)):
         state = coordinate(definition, tmp_path / study)
-        assert len(state.with_outcome("complete")) == 8
+        assert len(state.with_outcome("complete")) == N_TRIALS
         assert interrupted(tmp_path / study) is runs_out
 
 
 @pytest.mark.parametrize("slots", [None, 8], ids=["measured", "the study says slots"])
 def test_study_whose_memory_is_too_small_goes_on_with_fewer_slots(tmp_path: Path, slots: int | None) -> None:
     data = {"capacity": 8, "room": 2}
-    definition = fake_study(n_trials=8, data=data, slots=slots, pruning={"kind": "none"}, **ONE_SHAPE)
+    definition = fake_study(n_trials=N_TRIALS, epochs=3, data=data, slots=slots, pruning={"kind": "none"}, **ONE_SHAPE)
     state = coordinate(definition, tmp_path)
-    assert len(state.with_outcome("complete")) == 8
+    assert len(state.with_outcome("complete")) == N_TRIALS
     assert interrupted(tmp_path) is (slots is not None), "a sweep finds out what a study would run into"
 
 
