@@ -1,7 +1,10 @@
-"""Which trainer takes a trial: what trains together, and what fills a free slot. Pure."""
+"""Which trainer takes a trial, and which structure the next one should have: what trains together. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+AHEAD = 1
+"""Trials asked before their population has room for them: asking takes longer than many an epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +17,7 @@ class TrainerLoad:
     alone: bool
     """It trains a trial that must share the trainer with nobody."""
     pending: bool
-    """It cannot be given a trial now: it is starting, or an admission is unanswered."""
+    """It is starting, and cannot be given a trial yet."""
 
 
 def load(trainer_load: TrainerLoad, capacity: Mapping[str, int]) -> float:
@@ -29,23 +32,25 @@ def place(
     loads: Sequence[TrainerLoad],
     capacity: Mapping[str, int],
     replicates: int = 1,
+    joins: bool = False,
 ) -> int | None:
     """Return the trainer that takes a trial, or None where it has to wait.
 
-    A population that trains the structure and has room is preferred, then the least loaded trainer, then the lowest
-    number. Nobody waits for company: any structure goes to any trainer that is not full. `alone` asks for an empty one.
+    A population that trains the structure and has room is preferred, whatever else its trainer still trains; then
+    the least loaded trainer, if it is not full, then the lowest number. `alone` asks for an empty trainer.
 
     Args:
-        structure: None asks whether any trainer could take some trial now.
+        structure: None asks whether any trainer could take some trial of another structure now.
         replicates: slots the trial needs; more than the capacity are given a trainer without this structure.
+        joins: only a population of this structure will do.
     """
     candidates = [
         each
         for each in loads
         if not each.pending
         and not each.alone
-        and (not each.populations if alone else load(each, capacity) < 1)
-        and (structure not in each.populations or _has_room(each, structure, capacity, replicates))
+        and (not each.populations if alone else _takes(each, structure, capacity, replicates))
+        and (structure in each.populations or not joins)
     ]
     best = min(
         candidates,
@@ -55,5 +60,39 @@ def place(
     return None if best is None else best.trainer
 
 
-def _has_room(each: TrainerLoad, structure: str | None, capacity: Mapping[str, int], replicates: int) -> bool:
-    return structure is not None and each.populations[structure] + replicates <= capacity.get(structure, 1)
+def refill(
+    loads: Sequence[TrainerLoad],
+    *,
+    capacity: Mapping[str, int],
+    waiting: Mapping[str, int],
+    debts: Mapping[str, int],
+    limit: int,
+    replicates: int = 1,
+) -> str | None:
+    """Return the structure that the next trial is to have so that a population is full, the emptiest one's, or None.
+
+    A structure is held while it owes the sampler less than `limit` trials. What has room for one now comes before
+    what will need one later.
+
+    Args:
+        capacity: of the structures for which it is known; others are not refilled.
+        waiting: structure -> trials that were asked and are not in training.
+        debts: structure -> trials that were given it, less those the sampler drew with it.
+    """
+    found = []
+    for structure, slots in capacity.items():
+        held = [each.populations[structure] for each in loads if structure in each.populations and _may_join(each)]
+        room = sum((slots - n) // replicates for n in held) - waiting.get(structure, 0)
+        if held and slots > 1 and room > -AHEAD and debts.get(structure, 0) < limit:
+            found.append((room <= 0, min(held) / slots, structure))
+    return min(found)[2] if found else None
+
+
+def _may_join(each: TrainerLoad) -> bool:
+    return not each.pending and not each.alone
+
+
+def _takes(each: TrainerLoad, structure: str | None, capacity: Mapping[str, int], replicates: int) -> bool:
+    if structure is not None and structure in each.populations:
+        return each.populations[structure] + replicates <= capacity.get(structure, 1)
+    return load(each, capacity) < 1

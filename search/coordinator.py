@@ -4,12 +4,13 @@ Whatever happens is appended to the ledger before anything acts on it; what is n
 A trial that keeps its weights is finished only once they are on disk.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from search import checkpoint
-from search.cohort import TrainerLoad, place
+from search.cohort import TrainerLoad, place, refill
 from search.contract import (
     Admit,
     Admitted,
@@ -26,6 +27,7 @@ from search.contract import (
     Reply,
     Report,
     Saved,
+    Value,
 )
 from search.definition import StudyDefinition, hyperparameters, structure
 from search.errors import StudyStoppedError, TrainerError
@@ -51,6 +53,11 @@ from search.state import State, Trial, apply
 POLL_S = 0.2
 SAVE_S = 30.0
 """How long an ending session waits for weights that are being written."""
+LEAST_IN_FLIGHT = 4
+DEBT_SHARE = 25
+FLIGHT_SHARE = 8
+"""Of a study's trials, one in so many may be given a structure beyond those the sampler drew with it, and be in flight
+at once: more, and the search suffers (tests/benchmarks/refill.py)."""
 MAX_IDLE_DEATHS = 3
 MAX_EQUAL_ERRORS = 3
 
@@ -70,8 +77,6 @@ class TrainerState:
     """What the coordinator knows of a trainer beyond the ledger."""
 
     ready: bool = False
-    unanswered: tuple[int, int] | None = None
-    """The (trial, attempt) whose admission is not confirmed yet."""
     deaths_idle: int = 0
     waited_s: float = 0.0
 
@@ -97,9 +102,16 @@ class Coordinator:
     _finishing: dict[tuple[int, int], Decision] = field(default_factory=dict)
     _errors: list[str] = field(default_factory=list)
     _exporting: bool = False
+    _debts: Counter[str] = field(default_factory=Counter)
+    _shapes: dict[str, Mapping[str, Value]] = field(default_factory=dict)
+    """Structure -> its raw values."""
+    _used: int = 0
+    _possible: int = 0
 
     def __post_init__(self) -> None:
         self._sampling = Sampling(self.definition, self.state)
+        for trial in self.state.trials.values():
+            self._note_structure(trial)
         self.trainers = {number: TrainerState(ready=number == 0) for number in self.orders}
 
     def run(self) -> str:
@@ -127,6 +139,11 @@ class Coordinator:
     def waited_s(self) -> float:
         """Time the trainers had nothing to train, summed."""
         return sum(trainer.waited_s for trainer in self.trainers.values())
+
+    @property
+    def slot_use(self) -> float | None:
+        """Slot-updates used, of those that populations at their capacity would have had, until trials ran out."""
+        return self._used / self._possible if self._possible else None
 
     def _loop(self) -> str:
         while not self._done():
@@ -165,33 +182,79 @@ class Coordinator:
     # ------------------------------------------------------------ asking and admitting
 
     def _fill(self) -> None:
-        """Give trials to trainers as long as there are both: interrupted ones first, then new ones."""
-        while place(None, alone=False, loads=self._loads(), capacity=self._capacity) is not None:
-            trial = next(iter(self.state.waiting), None)
-            if trial is None:
-                if len(self.state.trials) >= self.definition.n_trials:
-                    return
-                trial = self._ask()
-            if not self._admit(trial):
+        """Give trials to trainers as long as there are both: those that wait first, interrupted ones before all."""
+        while self._place_waiting() and len(self.state.trials) < self.definition.n_trials:
+            waiting = self.state.waiting
+            if len(waiting) + len(self.state.running) >= self._most_in_flight():
                 return
+            loads = self._loads()
+            held = self._to_hold(loads, waiting)
+            if held is None and place(None, alone=False, loads=loads, capacity=self._capacity) is None:
+                return
+            self._ask(held)
 
-    def _ask(self) -> Trial:
-        number = len(self.state.trials)
-        raw = self._sampling.ask(number)
-        effective = hyperparameters(self.definition, raw, self.rules)
-        self._record(
-            TrialAsked(at=self.clock(), trial=number, raw=raw, hyperparameters=effective, baseline=number == 0)
+    def _place_waiting(self) -> bool:
+        """Admit what finds a place; False if a trial is left that does not merely wait for a population of its own."""
+        in_training = {trial.attempts[-1].structure for trial in self.state.running}
+        for trial in self.state.waiting:
+            ahead = trial.held and not trial.attempts and self._structure(trial) in in_training
+            if not self._admit(trial, joins=ahead) and not ahead:
+                return False
+        return True
+
+    def _most_in_flight(self) -> int:
+        return max(LEAST_IN_FLIGHT, len(self.trainers), self.definition.n_trials // FLIGHT_SHARE)
+
+    def _to_hold(self, loads: Sequence[TrainerLoad], waiting: Sequence[Trial]) -> str | None:
+        if not self._sampling.can_hold:
+            return None
+        return refill(
+            loads,
+            capacity=self._capacity,
+            waiting=Counter(self._structure(trial) for trial in waiting),
+            debts=self._debts,
+            limit=self.definition.n_trials // DEBT_SHARE,
+            replicates=self.definition.replicates,
         )
-        return self.state.trials[number]
 
-    def _admit(self, trial: Trial) -> bool:
-        key = structure(trial.hyperparameters, self.rules)
+    def _ask(self, structure: str | None) -> None:
+        """Ask for the next trial; with the structure held, if one is given."""
+        number = len(self.state.trials)
+        drawn = self._sampling.ask(number)
+        held = {} if structure is None or number == 0 else self._shapes[structure]
+        self._sampling.hold(number, held)
+        raw = {**drawn, **held}
+        asked = TrialAsked(
+            at=self.clock(),
+            trial=number,
+            raw=raw,
+            hyperparameters=hyperparameters(self.definition, raw, self.rules),
+            baseline=number == 0,
+            drawn={name: drawn[name] for name in held},
+        )
+        self._record(asked)
+        self._note_structure(self.state.trials[number])
+
+    def _note_structure(self, trial: Trial) -> None:
+        key = self._structure(trial)
+        self._shapes[key] = {name: value for name, value in trial.raw.items() if self.rules[name].structural}
+        if trial.drawn:
+            drawn = hyperparameters(self.definition, {**trial.raw, **trial.drawn}, self.rules)
+            self._debts[key] += 1
+            self._debts[structure(drawn, self.rules)] -= 1
+
+    def _structure(self, trial: Trial) -> str:
+        return structure(trial.hyperparameters, self.rules)
+
+    def _admit(self, trial: Trial, *, joins: bool) -> bool:
+        key = self._structure(trial)
         number = place(
             key,
             alone=trial.alone_next,
             loads=self._loads(),
             capacity=self._capacity,
             replicates=self.definition.replicates,
+            joins=joins,
         )
         if number is None:
             return False
@@ -207,7 +270,6 @@ class Coordinator:
                 alone=trial.alone_next,
             )
         )
-        self.trainers[number].unanswered = (trial.number, attempt)
         seeds = (trial_seed(self.definition.seed, trial.number, r) for r in range(self.definition.replicates))
         self.executor.send(
             number,
@@ -237,7 +299,7 @@ class Coordinator:
                 trainer=number,
                 populations=populations[number],
                 alone=alone[number],
-                pending=not trainer.ready or trainer.unanswered is not None,
+                pending=not trainer.ready,
             )
             for number, trainer in self.trainers.items()
         ]
@@ -272,7 +334,6 @@ class Coordinator:
                 pass  # only trainer 0 downloads, before there is a coordinator
 
     def _admitted(self, trainer: TrainerState, reply: Admitted) -> None:
-        trainer.unanswered = None
         trainer.deaths_idle = 0
         trial = self.state.trials[reply.trial]
         key = trial.attempts[-1].structure
@@ -282,6 +343,7 @@ class Coordinator:
     def _reported(self, number: int, report: Report) -> None:
         at = self.clock()
         reports = [slot for slot in report.slots if self._counts(slot.trial, slot.attempt)]
+        self._count_use(report, [slot.epoch for slot in reports])
         self._record(
             *(
                 EpochReported(
@@ -299,6 +361,13 @@ class Coordinator:
         decisions = decide(self.state, [slot.trial for slot in reports], self.definition)
         for trial, decision in decisions.items():
             self._end(number, self.state.trials[trial], decision)
+
+    def _count_use(self, report: Report, epochs: Sequence[int]) -> None:
+        """Count the updates of a report while there is anything left to admit, and those that led to a wanted epoch."""
+        if len(self.state.trials) < self.definition.n_trials or self.state.waiting:
+            n_trained = sum(epoch > 0 for epoch in epochs)
+            self._used += n_trained * self.definition.replicates * report.epoch_updates
+            self._possible += self._capacity[report.structure] * report.updates
 
     def _counts(self, trial: int, attempt: int) -> bool:
         """Whether a report of this attempt is still wanted: not decided, not interrupted."""
@@ -362,9 +431,6 @@ class Coordinator:
     def _failed(self, number: int, failed: Failed) -> None:
         if not failed.trials:
             raise TrainerError(f"trainer {number} could not export the champion: {failed.error}\n{failed.traceback}")
-        trainer = self.trainers[number]
-        if trainer.unanswered in failed.trials:
-            trainer.unanswered = None
         trials = [self.state.trials[trial] for trial, attempt in failed.trials if self._held(trial, attempt)]
         recovery = after_failure(failed, trials, self._on(number), replicates=self.definition.replicates)
         self._recover(trials, recovery, failed.error, failed.traceback)
@@ -395,7 +461,7 @@ class Coordinator:
             self._capacity.update(self.state.max_slots)
 
     def _start(self, number: int) -> None:
-        self.trainers[number].ready, self.trainers[number].unanswered = False, None
+        self.trainers[number].ready = False
         self.executor.start(number)
         self.executor.send(number, self.orders[number])
 

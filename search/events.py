@@ -17,7 +17,7 @@ ModelExported        the champion's network is on disk, ready to be registered
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from search.contract import Confusion, Value
@@ -59,6 +59,8 @@ class SessionClosed:
     trained_s: float
     waited_s: float
     """Summed over the trainers: time in training, and time without anything to train."""
+    slot_use: float | None = None
+    """Slot-updates used, of those that populations at their capacity would have had, until trials ran out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +68,12 @@ class TrialAsked:
     at: float
     trial: int
     raw: Mapping[str, Value]
-    """What the sampler drew, by name of the space."""
+    """What is trained, by name of the space, as the sampler draws it."""
     hyperparameters: Mapping[str, Value]
     """The effective values, the study's constants included: what is trained."""
     baseline: bool
+    drawn: Mapping[str, Value] = field(default_factory=dict)
+    """What the sampler drew for the structure, where that of a population with room was held instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +197,6 @@ def decode(kind: str, payload: str) -> Event:
         if fields["confusion"] is not None:
             fields["confusion"] = tuple(map(tuple, fields["confusion"]))
     if kind == "TrialAsked":
-        for name in ("raw", "hyperparameters"):
+        for name in fields.keys() & {"raw", "hyperparameters", "drawn"}:
             fields[name] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields[name].items()}
     return KINDS[kind](**fields)

@@ -20,6 +20,9 @@ from search.state import State, Trial
 REPLAYED = ("cmaes", "qmc")
 """Samplers that keep notes in Optuna's study, which can be had back only by asking again, in the same order."""
 
+DRAWN_APART = ("tpe", "random")
+"""Samplers that draw each parameter on its own."""
+
 N_STARTUP = 5
 """Trials that TPE draws at random before it learns: fewer than Optuna's 10, and one density per parameter instead of
 its multivariate one, since studies here are short (tests/benchmarks/sampler.py: a median of 56.2 instead of 54.7)."""
@@ -69,6 +72,18 @@ class Sampling:
             return raw
         return self._ask(number)
 
+    @property
+    def can_hold(self) -> bool:
+        """Whether each parameter is drawn on its own, so that replacing some of them makes a conditional draw."""
+        return self._definition.sampler in DRAWN_APART
+
+    def hold(self, number: int, values: Mapping[str, Value]) -> None:
+        """Replace raw values of a trial that was just asked: it is trained with these."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        for name, value in values.items():
+            kind = self._distributions[name]
+            self._storage.set_trial_param(trial_id, name, kind.to_internal_repr(value), kind)
+
     def tell(self, trial: Trial) -> None:
         """Let the sampler learn from a finished trial. Optuna is never given a value that is not finite."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
@@ -94,12 +109,8 @@ class Sampling:
         if self._definition.sampler not in REPLAYED or trial.number == 0:
             self._add(trial.raw)
             return
-        asked = self._ask(trial.number)
-        for name, value in trial.raw.items():
-            if asked[name] != value:  # another version of Optuna drew it: what was trained counts
-                kind = self._distributions[name]
-                trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
-                self._storage.set_trial_param(trial_id, name, kind.to_internal_repr(value), kind)
+        self._ask(trial.number)
+        self.hold(trial.number, trial.raw)  # another version of Optuna may draw otherwise: what was trained counts
 
     def _add(self, raw: Mapping[str, Value]) -> None:
         self._study.add_trial(_running(raw, self._distributions))

@@ -54,6 +54,8 @@ class Trial:
     hyperparameters: Mapping[str, Value]
     baseline: bool
     asked_at: float
+    drawn: Mapping[str, Value] = field(default_factory=dict)
+    """What the sampler drew where raw values were held instead."""
     asked_after: int = 0
     """How many trials were finished when this one was asked."""
     attempts: tuple[Attempt, ...] = ()
@@ -66,6 +68,11 @@ class Trial:
     traceback: str = ""
     finished_at: float | None = None
     checkpoint: Checkpoint | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it was asked for a population of its structure."""
+        return bool(self.drawn)
 
     @property
     def running(self) -> Attempt | None:
@@ -171,6 +178,7 @@ def apply(state: State, event: Event) -> None:
                 hyperparameters=event.hyperparameters,
                 baseline=event.baseline,
                 asked_at=event.at,
+                drawn=event.drawn,
                 asked_after=len(state.finish_order),
             )
         case ModelExported():

@@ -46,9 +46,22 @@ def test_nobody_waits_for_company() -> None:
 
 
 @pytest.mark.parametrize("full", [trainer(0, large=1), trainer(0, small=8), trainer(0, small=4, middle=2)])
-def test_a_full_trainer_takes_nothing(full: TrainerLoad) -> None:
-    for structure in ("small", "large", None):
+def test_a_full_trainer_takes_no_further_structure(full: TrainerLoad) -> None:
+    for structure in ("other", None):
         assert placed(structure, full) is None
+
+
+def test_a_population_is_filled_whatever_else_its_trainer_still_trains() -> None:
+    assert placed("small", trainer(0, small=5, middle=3)) == 0
+    assert placed("small", trainer(0, small=8, middle=3)) is None
+
+
+def test_a_trial_that_joins_goes_to_a_population_of_its_structure_only() -> None:
+    loads = [trainer(0, small=8), trainer(1)]
+    assert place("small", alone=False, loads=loads, capacity=CAPACITY) == 1
+    assert place("small", alone=False, loads=loads, capacity=CAPACITY, joins=True) is None
+    loads = [trainer(0, small=7), trainer(1)]
+    assert place("small", alone=False, loads=loads, capacity=CAPACITY, joins=True) == 0
 
 
 @pytest.mark.parametrize("closed", [trainer(0, pending=True), trainer(0, small=1, alone=True)])
@@ -102,8 +115,7 @@ def test_a_placed_trial_finds_room_and_the_order_of_trainers_means_nothing(
         chosen = loads[number]
         assert not chosen.pending
         assert not chosen.alone
-        assert load(chosen, CAPACITY) < 1
         held = chosen.populations.get(structure, 0)
+        assert held or load(chosen, CAPACITY) < 1
         assert held == 0 or held + replicates <= CAPACITY.get(structure, 1)
         assert not alone or not chosen.populations
-        assert place(None, alone=False, loads=loads, capacity=CAPACITY) is not None
