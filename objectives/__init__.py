@@ -4,6 +4,8 @@ classification   cross-entropy, accuracy and confusion counts of MLPs and CNNs: 
 hyperparameters  names, kinds, ranges and defaults (without torch)
 population       the training of P slots of one structure: updates, schedules, admission, eviction
 models           MLP and CNN, as one stack of P networks and as a plain module of one
+flat             all parameters of a slot as one row, and the named stacks that are views of the rows
+numbers          the slots' own hyperparameters as vectors; what an update draws at random
 layers           stacked Linear, Conv2d, BatchNorm, dropout: the leading dimension is the slot
 optimizers       SGD, Adam, AdamW with one lr, momentum and weight decay per slot
 regularizers     L1 and L2 penalties, one strength per slot

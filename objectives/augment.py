@@ -5,17 +5,15 @@ columns. What leaves the image is replaced by black there, as torchvision's Rand
 come after normalization, fill with the mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from objectives.hyperparameters import AUGMENTATION, HyperparameterError, Value, number
-from objectives.streams import key, uniform
-
-Draw = tuple[int, int]
-"""A slot's seed, and how many updates it has had."""
+from objectives.numbers import Draws
+from objectives.streams import uniform
 
 
 def check(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int, ...]) -> None:
@@ -33,24 +31,23 @@ def check(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int, ...])
         raise HyperparameterError(f"shift = {hyperparameters['shift']}: must be less than the image, {input_shape}.")
 
 
-def gather(images: Tensor, index_PB: Tensor, *, slots: Sequence[Mapping[str, Value]], draws: Sequence[Draw]) -> Tensor:
+def gather(images: Tensor, index_PB: Tensor, draws: Draws) -> Tensor:
     """Return the chosen images (P, B, C, H, W), uint8 like `images` (N, C, H, W), shifted and flipped."""
+    shifts, flips = draws.numbers.used("shift"), draws.numbers.used("flip")
+    index = index_PB.reshape(-1)
+    if not shifts and not flips:
+        return select(images, index).view(*index_PB.shape, *images.shape[1:])
     n_channels, height, width = images.shape[1:]
     shape, device = (*index_PB.shape, n_channels, height, width), images.device
-    index = index_PB.reshape(-1)
-    shifts = [number(slot, "shift") for slot in slots]
-    flips = [number(slot, "flip") for slot in slots]
-    if not any(shifts) and not any(flips):
-        return images.index_select(0, index).view(shape)
     column = torch.arange(width, device=device).expand(len(index), width)
-    if any(flips):
-        coin = _drawn("flip", draws, index_PB) < _column(flips, device) / 2
+    if flips:
+        coin = _drawn("flip", draws, index_PB) < draws.numbers["flip"].unsqueeze(1) / 2
         column = torch.where(coin.view(-1, 1), width - 1 - column, column)
-    if not any(shifts):
+    if not shifts:
         x = images.index_select(0, index)
         return x.gather(3, _along_width(column, x)).view(shape)
-    row = torch.arange(height, device=device) + _offsets("shift rows", shifts, draws, index_PB)
-    column = column + _offsets("shift columns", shifts, draws, index_PB)
+    row = torch.arange(height, device=device) + _offsets("shift rows", draws, index_PB)
+    column = column + _offsets("shift columns", draws, index_PB)
     inside = ((row >= 0) & (row < height)).unsqueeze(2) & ((column >= 0) & (column < width)).unsqueeze(1)
     first = index.unsqueeze(1) * n_channels + torch.arange(n_channels, device=device)
     rows = first.unsqueeze(2) * height + row.clamp_(0, height - 1).unsqueeze(1)
@@ -58,23 +55,31 @@ def gather(images: Tensor, index_PB: Tensor, *, slots: Sequence[Mapping[str, Val
     return x.gather(3, _along_width(column.clamp_(0, width - 1), x)).mul_(inside.unsqueeze(1)).view(shape)
 
 
-def distort(x_PBCHW: Tensor, *, slots: Sequence[Mapping[str, Value]], draws: Sequence[Draw]) -> Tensor:
+def select(examples: Tensor, index: Tensor) -> Tensor:
+    """Return the chosen examples, like `examples` (N, ...): bytes are copied in words of eight where they fit."""
+    shape = examples.shape[1:]
+    if examples.dtype != torch.uint8 or shape.numel() % 8:
+        return examples.index_select(0, index)
+    words = examples.view(len(examples), -1).view(torch.int64)
+    return words.index_select(0, index).view(torch.uint8).view(-1, *shape)
+
+
+def distort(x_PBCHW: Tensor, draws: Draws) -> Tensor:
     """Rotate normalized images, cut a square out of them, add noise; vectors (P, B, D) take the noise alone."""
-    names = {name: [number(slot, name) for slot in slots] for name in ("rotate", "cutout", "noise")}
-    x, device = x_PBCHW, x_PBCHW.device
-    if any(names["rotate"]):
-        x = _rotated(x, names["rotate"], draws)
-    if any(names["cutout"]):
-        x = x * _outside_square(x, names["cutout"], draws)
-    if any(names["noise"]):
-        keys = [key(seed, "noise", count) for seed, count in draws]
-        normal = torch.special.ndtri(uniform(keys, x[0].numel(), device=device).clamp_(min=2.0**-54))
-        x = x + normal.mul_(_column(names["noise"], device)).to(x.dtype).view(x.shape)
+    x, numbers = x_PBCHW, draws.numbers
+    if numbers.used("rotate"):
+        x = _rotated(x, draws)
+    if numbers.used("cutout"):
+        x = x * _outside_square(x, draws)
+    if numbers.used("noise"):
+        drawn = uniform(draws.keys("noise"), x[0].numel())
+        normal = torch.special.ndtri(drawn.clamp_(min=2.0**-54)).mul_(numbers["noise"].unsqueeze(1))
+        x = x + normal.to(x.dtype).view(x.shape)
     return x
 
 
-def _rotated(x_PBCHW: Tensor, degrees: Sequence[float], draws: Sequence[Draw]) -> Tensor:
-    turn = _drawn("rotate", draws, x_PBCHW[:, :, 0, 0, 0]).mul_(2).sub_(1) * _column(degrees, x_PBCHW.device)
+def _rotated(x_PBCHW: Tensor, draws: Draws) -> Tensor:
+    turn = _drawn("rotate", draws, x_PBCHW).mul_(2).sub_(1) * draws.numbers["rotate"].unsqueeze(1)
     angle = torch.deg2rad(turn).view(-1).to(x_PBCHW.dtype)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     images, aspect = x_PBCHW.flatten(0, 1), x_PBCHW.shape[3] / x_PBCHW.shape[4]
@@ -86,34 +91,30 @@ def _rotated(x_PBCHW: Tensor, degrees: Sequence[float], draws: Sequence[Draw]) -
     return torch.where(angle.view(-1, 1, 1, 1) == 0, images, turned).view(x_PBCHW.shape)
 
 
-def _outside_square(x_PBCHW: Tensor, sides: Sequence[float], draws: Sequence[Draw]) -> Tensor:
+def _outside_square(x_PBCHW: Tensor, draws: Draws) -> Tensor:
     """Return 0 in a square around a random pixel, cut at the border, 1 elsewhere: (P, B, 1, H, W).
 
     Source: DeVries and Taylor (2017), arXiv:1708.04552.
     """
     height, width = x_PBCHW.shape[3:]
-    hit = []
+    hit, side = [], draws.numbers["cutout"].view(-1, 1, 1)
     for axis, size in (("cutout rows", height), ("cutout columns", width)):
-        center = (_drawn(axis, draws, x_PBCHW[:, :, 0, 0, 0]) * size).floor_().unsqueeze(2)
-        start = center - (_column(sides, x_PBCHW.device) / 2).floor_().unsqueeze(2)
+        center = (_drawn(axis, draws, x_PBCHW) * size).floor_().unsqueeze(2)
+        start = center - (side / 2).floor_()
         place = torch.arange(size, device=x_PBCHW.device)
-        hit.append((place >= start) & (place < start + _column(sides, x_PBCHW.device).unsqueeze(2)))
+        hit.append((place >= start) & (place < start + side))
     return (~(hit[0].unsqueeze(3) & hit[1].unsqueeze(2))).to(x_PBCHW.dtype).unsqueeze(2)
 
 
-def _drawn(purpose: str, draws: Sequence[Draw], like_PB: Tensor) -> Tensor:
-    keys = [key(seed, purpose, count) for seed, count in draws]
-    return uniform(keys, like_PB.shape[1], device=like_PB.device)
+def _drawn(purpose: str, draws: Draws, like_PB: Tensor) -> Tensor:
+    """A number in [0, 1) for each example (P, B)."""
+    return uniform(draws.keys(purpose), like_PB.shape[1])
 
 
-def _offsets(purpose: str, shifts: Sequence[float], draws: Sequence[Draw], index_PB: Tensor) -> Tensor:
+def _offsets(purpose: str, draws: Draws, index_PB: Tensor) -> Tensor:
     """Whole numbers from -shift to shift, each as likely, (P * B, 1)."""
-    limit = _column(shifts, index_PB.device)
-    return ((_drawn(purpose, draws, index_PB) * (2 * limit + 1)).floor_() - limit).long().view(-1, 1)
-
-
-def _column(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=device).unsqueeze(1)
+    limit_P1 = draws.numbers["shift"].unsqueeze(1)
+    return ((_drawn(purpose, draws, index_PB) * (2 * limit_P1 + 1)).floor_() - limit_P1).long().view(-1, 1)
 
 
 def _along_width(column: Tensor, x_BCHW: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from objectives import augment, models, saved
 from objectives.data import Dataset, load, stratified_split
+from objectives.flat import Tensors
 from objectives.hyperparameters import (
     AUGMENTATION,
     NETWORK,
@@ -25,9 +26,9 @@ from objectives.hyperparameters import (
     completed,
     number,
 )
-from objectives.layers import dropout
-from objectives.population import Evaluation, Population, Slot, Tensors
-from objectives.streams import generator, key
+from objectives.numbers import Draws
+from objectives.population import Evaluation, Population, Slot
+from objectives.streams import generator
 
 EVALUATION_BATCH = 500
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
@@ -148,11 +149,13 @@ class ClassificationTask:
         )
         self._dataset = dataset
         self._dtype = DTYPES[precision]
-        self._product = torch.bfloat16 if precision == "bfloat16" else self._dtype
+        product = torch.bfloat16 if precision == "bfloat16" else self._dtype
+        self._network = models.Network(self.net, product=product)
         scale = 255 if dataset.x_train.dtype == torch.uint8 else 1
-        shape = (-1, *(1,) * (dataset.x_train.ndim - 2))
-        self._mean = (dataset.mean.double() * scale).to(self._dtype).view(shape)
-        self._inverse_std = (1 / (dataset.std.double() * scale)).to(self._dtype).view(shape)
+        shape, each = dataset.x_train.shape[1:], (-1, *(1,) * (dataset.x_train.ndim - 2))
+        # a number for each pixel, not for each channel: plain rows are what vector units are fastest at
+        self._mean = (dataset.mean.double() * scale).to(self._dtype).view(each).expand(shape).contiguous()
+        self._inverse_std = (1 / (dataset.std.double() * scale)).to(self._dtype).view(each).expand(shape).contiguous()
         _, part = stratified_split(
             dataset.y_train.cpu().numpy(), n_val=min(len(dataset.y_val), len(dataset.y_train)), seed=seed
         )
@@ -178,24 +181,19 @@ class ClassificationTask:
         )
         return {n: t.to(self._dtype) for n, t in parameters.items()}, {n: t.to(self._dtype) for n, t in buffers.items()}
 
-    def losses(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot], index_PB: Tensor) -> Tensor:
-        chosen = [slot.hyperparameters for slot in slots]
-        draws = [(slot.seed, slot.n_updates) for slot in slots]
-        rates = [number(slot, "dropout") for slot in chosen]
-
-        def drop(x: Tensor, i: int) -> Tensor:
-            keys = [key(seed, f"dropout {i}", count) for seed, count in draws]
-            return dropout(x, rates=rates, keys=keys)
-
+    def gradients(
+        self, parameters: Tensors, buffers: Tensors, index_PB: Tensor, draws: Draws, *, into: Tensors
+    ) -> None:
         data = self._dataset.x_train
         if data.ndim == 4:
-            x = augment.gather(data, index_PB, slots=chosen, draws=draws)
+            x = augment.gather(data, index_PB, draws)
         else:
-            x = data.index_select(0, index_PB.reshape(-1)).view(*index_PB.shape, -1)
-        x = augment.distort(self._normalized(x), slots=chosen, draws=draws)
-        logits_PBK = models.forward(self.net, parameters, buffers, x, product=self._product, drop=drop)
-        targets_PB = self._dataset.y_train[index_PB]
-        return _smoothed_cross_entropy(logits_PBK, targets_PB, [number(slot, "label_smoothing") for slot in chosen])
+            x = augment.select(data, index_PB.view(-1)).view(*index_PB.shape, -1)
+        x = augment.distort(self._normalized(x), draws)
+        logits_PBK = self._network.forward(x, parameters, buffers, draws=draws)
+        targets_PB = self._dataset.y_train.index_select(0, index_PB.view(-1)).view(index_PB.shape)
+        dlogits_PBK = _loss_gradient(logits_PBK, targets_PB, draws)
+        self._network.backward(dlogits_PBK, parameters, into)
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
         dataset, part, n_classes = self._dataset, self._measured_part, len(self._dataset.classes)
@@ -236,7 +234,7 @@ class ClassificationTask:
         counts = torch.zeros(n_slots, n_classes**2, dtype=torch.int64, device=self.device)
         for x_B, y_B in zip(torch.split(x, EVALUATION_BATCH), torch.split(y, EVALUATION_BATCH), strict=True):
             shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
-            logits_PBK = models.forward(self.net, parameters, buffers, shared, product=self._dtype, drop=None)
+            logits_PBK = self._network.forward(shared, parameters, buffers, draws=None)
             targets_PB = y_B.expand(n_slots, -1)
             losses_PB = functional.cross_entropy(logits_PBK.flatten(0, 1), targets_PB.flatten(), reduction="none")
             loss_P += losses_PB.view(n_slots, -1).double().sum(dim=1)
@@ -248,17 +246,19 @@ class ClassificationTask:
         return x.to(self._dtype, copy=True).sub_(self._mean).mul_(self._inverse_std)
 
 
-def _smoothed_cross_entropy(logits_PBK: Tensor, targets_PB: Tensor, smoothing: Sequence[float]) -> Tensor:
-    """Return each slot's mean loss (P,) against targets of which `smoothing` is spread evenly over all classes.
+def _loss_gradient(logits_PBK: Tensor, targets_PB: Tensor, draws: Draws) -> Tensor:
+    """Return the gradient of each slot's mean cross-entropy: softmax minus target, over B.
 
+    The target is spread evenly over all classes by its part `label_smoothing`.
     Source: Szegedy et al. (2016), as torch.nn.functional.cross_entropy(label_smoothing=) has it.
     """
-    logs_PBK = functional.log_softmax(logits_PBK, dim=2)
-    hard_P = -logs_PBK.gather(2, targets_PB.unsqueeze(2)).mean(dim=(1, 2))
-    if not any(smoothing):
-        return hard_P
-    smoothing_P = logits_PBK.new_tensor(smoothing)
-    return (1 - smoothing_P) * hard_P - smoothing_P * logs_PBK.mean(dim=(1, 2))
+    gradient_PBK = torch.softmax(logits_PBK, dim=2)
+    smoothing_P11 = draws.numbers["label_smoothing"].to(gradient_PBK.dtype).view(-1, 1, 1)
+    if draws.numbers.used("label_smoothing"):
+        gradient_PBK -= smoothing_P11 / logits_PBK.shape[2]
+    hard_PB1 = (smoothing_P11 - 1).expand(*targets_PB.shape, 1)
+    gradient_PBK.scatter_add_(2, targets_PB.unsqueeze(2), hard_PB1)
+    return gradient_PBK.mul_(1 / targets_PB.shape[1])
 
 
 def _accuracy(counts: Sequence[Sequence[int]]) -> float:

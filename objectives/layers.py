@@ -1,98 +1,299 @@
-"""Layers of P networks at once, as functions: the leading dimension of every tensor is the slot.
+"""Layers of P networks at once: the leading dimension of every tensor is the slot.
+
+Each layer goes forward and, in training, backward: it keeps what its gradient needs, writes the gradients of its
+parameters into the stacks given, and returns the gradient of its input. Without a tape an update takes a third of the
+operations that automatic differentiation needs, and the same ones every time, as a CUDA graph wants them.
 
 P slots, B examples, D and E features in and out, C and O channels in and out, H W image, N examples (times positions).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from objectives.flat import Tensors
+from objectives.numbers import Draws
 from objectives.streams import bits
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "leaky_relu": functional.leaky_relu,
-    "gelu": functional.gelu,
-    "tanh": torch.tanh,
-}
+aten: Any = torch.ops.aten
+EPS, STATISTICS_MOMENTUM = 1e-5, 0.1
+"""Of BatchNorm, as torch.nn has them."""
 
 
-def linear(x_PBD: Tensor, weight_PDE: Tensor, bias_PE: Tensor | None, *, product: torch.dtype) -> Tensor:
-    """Return x @ weight + bias (P, B, E), multiplied in the type `product`, in the weights' type.
+class Layer(Protocol):
+    """A layer remembers its last forward in training: one backward belongs to it."""
 
-    The weights lie (D, E), so that their gradient comes out in their own layout.
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        """Return the outputs; `draws` is None in eval mode. May overwrite x."""
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        """Return the gradient of x from that of the outputs, which it may overwrite."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Linear:
+    """x @ weight + bias, (P, B, D) to (P, B, E), multiplied in the type `product`.
+
+    The weights lie (D, E), or (E, D) where `transposed`: faster by half for few outputs, as of the last layer.
     """
-    y_PBE = torch.bmm(x_PBD.to(product), weight_PDE.to(product)).to(weight_PDE.dtype)
-    return y_PBE if bias_PE is None else y_PBE + bias_PE.unsqueeze(1)
+
+    name: str
+    product: torch.dtype
+    bias: bool = True
+    transposed: bool = False
+    first: bool = False
+    """Nobody wants the gradient of its input."""
+    _x: Tensor = field(init=False, repr=False)
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        weight = self._weight(parameters)
+        if draws is None or self.product == weight.dtype:
+            self._x = x
+            return torch.baddbmm(self._bias(parameters), x, weight) if self.bias else torch.bmm(x, weight)
+        self._x = x.to(self.product)
+        y = torch.bmm(self._x, weight.to(self.product)).to(weight.dtype)
+        return y.add_(self._bias(parameters)) if self.bias else y
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        if self.bias:
+            torch.sum(dy, 1, out=gradients[f"{self.name}.bias"])
+        weight, dweight, x = self._weight(parameters), gradients[f"{self.name}.weight"], self._x
+        cast = self.product != weight.dtype
+        if cast:
+            dy, weight = dy.to(self.product), weight.to(self.product)
+        factors = (dy.transpose(1, 2), x) if self.transposed else (x.transpose(1, 2), dy)
+        if cast:
+            dweight.copy_(torch.bmm(*factors))
+        else:
+            torch.bmm(*factors, out=dweight)
+        if self.first:
+            return dy
+        dx = torch.bmm(dy, weight.transpose(1, 2))
+        return dx.to(dweight.dtype) if cast else dx
+
+    def _weight(self, parameters: Tensors) -> Tensor:
+        weight = parameters[f"{self.name}.weight"]
+        return weight.transpose(1, 2) if self.transposed else weight
+
+    def _bias(self, parameters: Tensors) -> Tensor:
+        return parameters[f"{self.name}.bias"].unsqueeze(1)
 
 
-def conv2d(x_PBHWC: Tensor, weight_POhwC: Tensor, bias_PO: Tensor | None, *, product: torch.dtype) -> Tensor:
-    """Return the convolution with padding that keeps the size (odd kernels), (P, B, H, W, O).
+@dataclass(slots=True, kw_only=True)
+class Conv2d:
+    """Convolution with padding that keeps the size (odd kernels), (P, B, H, W, C) to (P, B, H, W, O).
 
-    On the CPU one convolution per slot: grouped ones are 0.6 to 1.2 times as fast (shared/facts.md).
+    Weights lie (O, h, w, C). On the CPU one convolution per slot: grouped ones are 0.6 to 1.2 times as fast
+    (shared/facts.md).
     """
-    x_PBCHW = x_PBHWC.to(product).permute(0, 1, 4, 2, 3)
-    weight_POChw = weight_POhwC.to(product).permute(0, 1, 4, 2, 3)
-    padding = weight_POChw.shape[-1] // 2
-    if x_PBHWC.device.type == "cpu":
-        slots = [
-            functional.conv2d(x, w, padding=padding)
-            for x, w in zip(x_PBCHW.unbind(), weight_POChw.unbind(), strict=True)
+
+    name: str
+    product: torch.dtype
+    bias: bool = True
+    first: bool = False
+    _x: list[Tensor] = field(init=False, repr=False)
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        weight = parameters[f"{self.name}.weight"]
+        product = self.product if draws is not None else weight.dtype
+        images, kernels = _grouped(x.to(product), weight.to(product))
+        if draws is not None:
+            self._x = images
+        padding = weight.shape[2] // 2
+        groups = weight.shape[0] // len(images)
+        outputs = [
+            functional.conv2d(x, w, padding=padding, groups=groups) for x, w in zip(images, kernels, strict=True)
         ]
-        y_PBOHW = torch.stack(slots) if len(slots) > 1 else slots[0].unsqueeze(0)
-    else:
-        n_slots, n_out = weight_POChw.shape[:2]
-        x = x_PBCHW.transpose(0, 1).flatten(1, 2)
-        y = functional.conv2d(x, weight_POChw.flatten(0, 1), padding=padding, groups=n_slots)
-        y_PBOHW = y.view(y.shape[0], n_slots, n_out, *y.shape[2:]).transpose(0, 1)
-    y_PBHWO = y_PBOHW.permute(0, 1, 3, 4, 2).to(weight_POhwC.dtype)
-    return y_PBHWO if bias_PO is None else y_PBHWO + bias_PO[:, None, None, None, :]
+        y = _ungrouped(outputs, groups).to(weight.dtype)
+        return y.add_(parameters[f"{self.name}.bias"][:, None, None, None, :]) if self.bias else y
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        if self.bias:
+            torch.sum(dy, (1, 2, 3), out=gradients[f"{self.name}.bias"])
+        weight = parameters[f"{self.name}.weight"]
+        dys, kernels = _grouped(dy.to(self.product), weight.to(self.product))
+        padding, groups = [weight.shape[2] // 2] * 2, weight.shape[0] // len(dys)
+        found = [
+            aten.convolution_backward(
+                g, x, w, None, [1, 1], padding, [1, 1], False, [0, 0], groups, [not self.first, True, False]
+            )
+            for g, x, w in zip(dys, self._x, kernels, strict=True)
+        ]
+        into = gradients[f"{self.name}.weight"]
+        dweight = torch.cat([dw for _, dw, _ in found])
+        into.copy_(dweight.view(*into.shape[:2], *dweight.shape[1:]).permute(0, 1, 3, 4, 2))
+        return dy if self.first else _ungrouped([dx for dx, _, _ in found], groups).to(weight.dtype)
 
 
-def batch_norm(
-    x_PND: Tensor,
-    weight_PD: Tensor,
-    bias_PD: Tensor,
-    *,
-    running_mean_PD: Tensor,
-    running_var_PD: Tensor,
-    training: bool,
-) -> Tensor:
-    """Normalize each slot's features over its N examples; training moves the running statistics in place.
+def _grouped(x_PBHWC: Tensor, weight_POhwC: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Images (B, C, H, W) and kernels, channels last: one pair a slot on the CPU, all slots as groups elsewhere."""
+    x, w = x_PBHWC.permute(0, 1, 4, 2, 3), weight_POhwC.permute(0, 1, 4, 2, 3)
+    if x.device.type == "cpu":
+        return list(x.unbind()), list(w.unbind())
+    return [x.transpose(0, 1).flatten(1, 2)], [w.flatten(0, 1)]
+
+
+def _ungrouped(images: Sequence[Tensor], groups: int) -> Tensor:
+    """Return (P, B, H, W, C) from what `_grouped` made."""
+    if groups > 1:
+        (x,) = images
+        return x.reshape(x.shape[0], groups, -1, *x.shape[2:]).permute(1, 0, 3, 4, 2)
+    rows = [x.permute(0, 2, 3, 1) for x in images]
+    return torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
+
+
+@dataclass(slots=True, kw_only=True)
+class BatchNorm:
+    """Normalize each slot's features (last dimension) over all else; training moves the running statistics in place.
 
     One call for all slots: P * D features beside each other, in torch's own kernel.
     """
-    n_slots, n, n_features = x_PND.shape
-    y = functional.batch_norm(
-        x_PND.transpose(0, 1).reshape(n, n_slots * n_features),
-        running_mean_PD.view(-1),
-        running_var_PD.view(-1),
-        weight_PD.reshape(-1),
-        bias_PD.reshape(-1),
-        training=training,
-    )
-    return y.view(n, n_slots, n_features).transpose(0, 1)
+
+    name: str
+    _x: Tensor = field(init=False, repr=False)
+    _statistics: tuple[Tensor, Tensor] = field(init=False, repr=False)
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        weight, bias = (parameters[f"{self.name}.{part}"].reshape(-1) for part in ("weight", "bias"))
+        running = [buffers[f"{self.name}.{part}"] for part in ("running_mean", "running_var")]
+        # rows of `running` are not contiguous where several slots are trained: torch then updates a copy
+        mean, var = (stack.reshape(-1) for stack in running)
+        beside = _beside(x)
+        y, *statistics = torch.native_batch_norm(
+            beside, weight, bias, mean, var, draws is not None, STATISTICS_MOMENTUM, EPS
+        )
+        if draws is not None:
+            self._x, self._statistics = beside, (statistics[0], statistics[1])
+            for stack, moved in zip(running, (mean, var), strict=True):
+                if stack.data_ptr() != moved.data_ptr():
+                    stack.copy_(moved.view_as(stack))
+        return _apart(y, x.shape)
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        weight = parameters[f"{self.name}.weight"]
+        mean, invstd = self._statistics
+        dx, dweight, dbias = aten.native_batch_norm_backward(
+            _beside(dy), self._x, weight.reshape(-1), None, None, mean, invstd, True, EPS, [True, True, True]
+        )
+        gradients[f"{self.name}.weight"].copy_(dweight.view_as(weight))
+        gradients[f"{self.name}.bias"].copy_(dbias.view_as(weight))
+        return _apart(dx, dy.shape)
 
 
-def dropout(x: Tensor, *, rates: Sequence[float], keys: Sequence[int]) -> Tensor:
-    """Zero each number of slot p with probability rates[p] and scale up the others; any shape (P, ...).
+def _beside(x: Tensor) -> Tensor:
+    """(P, N, D), or (P, B, H, W, C), as (N, P * D, 1, 1), whose strides torch's kernel takes for channels last."""
+    n_slots, n_features = x.shape[0], x.shape[-1]
+    flat = x.flatten(1, -2).transpose(0, 1).reshape(-1, n_slots * n_features).contiguous()
+    return flat.as_strided((*flat.shape, 1, 1), (flat.shape[1], 1, flat.shape[1], flat.shape[1]))
+
+
+def _apart(y: Tensor, shape: Sequence[int]) -> Tensor:
+    return y.reshape(*shape[1:-1], shape[0], shape[-1]).movedim(-2, 0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Activation:
+    """relu, leaky_relu, gelu or tanh; all but gelu in place."""
+
+    kind: str
+    _kept: Tensor = field(init=False, repr=False)
+    """The outputs; gelu's inputs."""
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        match self.kind:
+            case "relu":
+                y = x.relu_()
+            case "leaky_relu":
+                y = functional.leaky_relu_(x)
+            case "tanh":
+                y = x.tanh_()
+            case _:
+                y = functional.gelu(x)
+        if draws is not None:
+            self._kept = x if self.kind == "gelu" else y
+        return y
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        dx: Tensor
+        match self.kind:
+            case "relu":
+                dx = aten.threshold_backward(dy, self._kept, 0)
+            case "leaky_relu":
+                dx = aten.leaky_relu_backward(dy, self._kept, 0.01, True)
+            case "tanh":
+                dx = aten.tanh_backward(dy, self._kept)
+            case _:
+                dx = aten.gelu_backward(dy, self._kept)
+        return dx
+
+
+@dataclass(slots=True, kw_only=True)
+class Dropout:
+    """Zero each number of a slot with its probability, and scale up the others; any shape (P, ...).
 
     Rates are rounded to multiples of 2**-16: 16 random bits a number are enough, and four times as fast as 64.
     """
-    if not any(rates):
-        return x
-    n = x[0].numel()
-    dropped = [min(round(rate * 65536), 65535) for rate in rates]
-    threshold_P = torch.tensor([count - 32768 for count in dropped], dtype=torch.int16, device=x.device)
-    scale_P = torch.tensor([65536 / (65536 - count) for count in dropped], dtype=x.dtype, device=x.device)
-    words = bits(keys, -(-n // 4), device=x.device).view(torch.int16)[:, :n]
-    factors = (words >= threshold_P.unsqueeze(1)).to(x.dtype).mul_(scale_P.unsqueeze(1))
-    return x * factors.view(x.shape)
+
+    name: str
+    _factors: Tensor | None = field(default=None, repr=False)
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        if draws is None or not draws.numbers.used("dropout"):
+            self._factors = None
+            return x
+        dropped_P1 = draws.numbers["dropout"].mul(65536).round_().clamp_(max=65535).unsqueeze(1)
+        n = x[0].numel()
+        words = bits(draws.keys(self.name), -(-n // 4)).view(torch.int16)[:, :n]
+        kept = words >= (dropped_P1 - 32768).to(torch.int16)
+        self._factors = kept.to(x.dtype).mul_((65536 / (65536 - dropped_P1)).to(x.dtype)).view(x.shape)
+        return x * self._factors
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        return dy if self._factors is None else dy.mul_(self._factors)
 
 
-def max_pool2d(x_PBHWC: Tensor) -> Tensor:
-    """Return the maxima of 2 x 2 windows, (P, B, H // 2, W // 2, C)."""
-    y = functional.max_pool2d(x_PBHWC.flatten(0, 1).permute(0, 3, 1, 2), 2)
-    return y.permute(0, 2, 3, 1).reshape(*x_PBHWC.shape[:2], *y.shape[2:], y.shape[1])
+@dataclass(slots=True, kw_only=True)
+class MaxPool2d:
+    """The maxima of 2 x 2 windows, (P, B, H, W, C) to (P, B, H // 2, W // 2, C)."""
+
+    _x: Tensor = field(init=False, repr=False)
+    _index: Tensor = field(init=False, repr=False)
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        images = x.flatten(0, 1).permute(0, 3, 1, 2)
+        y, index = aten.max_pool2d_with_indices(images, [2, 2], [2, 2])
+        if draws is not None:
+            self._x, self._index = images, index
+        return _apart_again(y, x)
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        dx = aten.max_pool2d_with_indices_backward(
+            dy.flatten(0, 1).permute(0, 3, 1, 2), self._x, [2, 2], [2, 2], [0, 0], [1, 1], False, self._index
+        )
+        return _apart_again(dx, dy)
+
+
+def _apart_again(images: Tensor, like_PBHWC: Tensor) -> Tensor:
+    """Return images (P * B, C, H, W) as (P, B, H, W, C)."""
+    x = images.permute(0, 2, 3, 1)
+    return x.reshape(*like_PBHWC.shape[:2], *x.shape[1:])
+
+
+@dataclass(slots=True)
+class Flatten:
+    """Every example as a vector, images channel by channel: (P, B, H, W, C) to (P, B, C * H * W)."""
+
+    _shape: torch.Size = field(init=False, repr=False)
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        y = x.permute(0, 1, 4, 2, 3)
+        if draws is not None:
+            self._shape = y.shape
+        return y.flatten(2)
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        return dy.reshape(self._shape).permute(0, 1, 3, 4, 2)

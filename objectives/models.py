@@ -1,21 +1,21 @@
 """MLP and CNN by width and depth: as one stack of P networks, and as a plain module of one.
 
-P slots, B examples, K outputs. Parameters go by the plain module's names; in the stack a Linear's weight lies (in, out)
-and a convolution's (out, h, w, in), so that products need no copy and gradients come out in the weights' own layout.
+P slots, B examples, K outputs. Parameters go by the plain module's names; in the stack a hidden Linear's weight lies
+(in, out), the last one's (out, in) and a convolution's (out, h, w, in): as products are fastest, and without a copy.
 """
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from objectives import layers
+from objectives.flat import Tensors
 from objectives.hyperparameters import HyperparameterError, Value, number
-
-Tensors = dict[str, Tensor]
+from objectives.numbers import Draws
 
 # Source: torch.nn.init.calculate_gain; GELU's is ReLU's, near enough
 _GAIN = {"relu": math.sqrt(2.0), "leaky_relu": math.sqrt(2.0 / (1 + 0.01**2)), "gelu": math.sqrt(2.0), "tanh": 5 / 3}
@@ -85,7 +85,7 @@ def shapes(net: Architecture) -> dict[str, tuple[int, ...]]:
             found[f"norm{i}.weight"] = found[f"norm{i}.bias"] = (n_out,)
         n_in = n_out
     n_features = n_in * math.prod(net.sizes[-1]) if net.model == "cnn" else n_in
-    return found | {"output.weight": (n_features, net.n_outputs), "output.bias": (net.n_outputs,)}
+    return found | {"output.weight": (net.n_outputs, n_features), "output.bias": (net.n_outputs,)}
 
 
 def n_parameters(net: Architecture) -> int:
@@ -104,7 +104,7 @@ def initial(
         if len(shape) == 1:
             parameters[name] = torch.full(shape, 1.0 if name.startswith("norm") and "weight" in name else 0.0)
             continue
-        n_out = shape[0] if len(shape) == 4 else shape[1]
+        n_out = shape[1] if len(shape) == 2 and name != "output.weight" else shape[0]
         fan_in, kernel = math.prod(shape) // n_out, math.prod(shape[1:3]) if len(shape) == 4 else 1
         gain = 1.0 if name == "output.weight" else _GAIN[net.activation]
         std = {
@@ -120,48 +120,57 @@ def initial(
     return parameters, buffers
 
 
-def forward(
-    net: Architecture,
-    parameters: Tensors,
-    buffers: Tensors,
-    x: Tensor,
-    *,
-    product: torch.dtype,
-    drop: Callable[[Tensor, int], Tensor] | None,
-) -> Tensor:
-    """Return the outputs (P, B, K) for normalized inputs (P, B, ...).
+class Network:
+    """P networks of one architecture as a row of layers; their parameters and buffers are handed in."""
 
-    Args:
-        product: the type that products and convolutions are computed in.
-        drop: dropout behind hidden layer i (from 1); None means eval mode: no dropout, running statistics.
-    """
+    def __init__(self, net: Architecture, *, product: torch.dtype) -> None:
+        """Products and convolutions of the training are computed in the type `product`."""
+        self._layers = _layers(net, product)
+        self._channels_last = net.model == "cnn"
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws | None) -> Tensor:
+        """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).
+
+        Args:
+            draws: of this update, in training; None means eval mode: no dropout, running statistics.
+        """
+        x = x.permute(0, 1, 3, 4, 2) if self._channels_last else x.flatten(2)
+        for layer in self._layers:
+            x = layer.forward(x, parameters, buffers, draws)
+        return x
+
+    def backward(self, dy_PBK: Tensor, parameters: Tensors, gradients: Tensors) -> None:
+        """Write the gradients of all parameters, from that of the outputs of the last forward in training."""
+        for layer in reversed(self._layers):
+            dy_PBK = layer.backward(dy_PBK, parameters, gradients)
+
+
+def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:
+    found: list[layers.Layer] = []
     cnn = net.model == "cnn"
-    x = x.permute(0, 1, 3, 4, 2) if cnn else x.flatten(2)
     for i in range(1, len(net.hidden) + 1):
-        layer = layers.conv2d if cnn else layers.linear
-        x = layer(x, parameters[f"layer{i}.weight"], parameters.get(f"layer{i}.bias"), product=product)
+        name, first, bias = f"layer{i}", i == 1, net.hidden_bias
+        found.append(
+            layers.Conv2d(name=name, product=product, bias=bias, first=first)
+            if cnn
+            else layers.Linear(name=name, product=product, bias=bias, first=first)
+        )
+        block: list[layers.Layer] = [layers.Activation(kind=net.activation)]
+        pooled = cnn and net.sizes[i] != net.sizes[i - 1]
         if net.norm == "before":
-            x = _normalized(x, i, parameters, buffers, training=drop is not None)
-        x = layers.ACTIVATIONS[net.activation](x)
+            block.insert(0, layers.BatchNorm(name=f"norm{i}"))
         if net.norm == "after":
-            x = _normalized(x, i, parameters, buffers, training=drop is not None)
-        if cnn and net.sizes[i] != net.sizes[i - 1]:
-            x = layers.max_pool2d(x)
-        x = x if drop is None else drop(x, i)
-    x = x.permute(0, 1, 4, 2, 3).flatten(2) if cnn else x
-    return layers.linear(x, parameters["output.weight"], parameters["output.bias"], product=product)
-
-
-def _normalized(x: Tensor, i: int, parameters: Tensors, buffers: Tensors, *, training: bool) -> Tensor:
-    y = layers.batch_norm(
-        x.flatten(1, -2),
-        parameters[f"norm{i}.weight"],
-        parameters[f"norm{i}.bias"],
-        running_mean_PD=buffers[f"norm{i}.running_mean"],
-        running_var_PD=buffers[f"norm{i}.running_var"],
-        training=training,
-    )
-    return y.reshape(x.shape)
+            block.append(layers.BatchNorm(name=f"norm{i}"))
+        if pooled and net.norm != "after" and net.activation != "gelu":
+            # a maximum commutes with what only rises: a quarter of the numbers to activate
+            block.insert(-1, layers.MaxPool2d())
+        elif pooled:
+            block.append(layers.MaxPool2d())
+        found += [*block, layers.Dropout(name=f"dropout {i}")]
+    if cnn:
+        found.append(layers.Flatten())
+    output = layers.Linear(name="output", product=product, transposed=True, first=not net.hidden)
+    return [*found, output]
 
 
 def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:
@@ -196,10 +205,10 @@ def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:
 
 def plain(weights: Mapping[str, Tensor]) -> Tensors:
     """Return one slot's parameters and buffers in the plain module's layout, for `load_state_dict`."""
-    return {name: _turned(tensor).contiguous() for name, tensor in weights.items()}
+    return {name: _turned(name, tensor).contiguous() for name, tensor in weights.items()}
 
 
-def _turned(tensor: Tensor) -> Tensor:
+def _turned(name: str, tensor: Tensor) -> Tensor:
     if tensor.ndim == 4:
         return tensor.permute(0, 3, 1, 2)
-    return tensor.t() if tensor.ndim == 2 else tensor
+    return tensor.t() if tensor.ndim == 2 and name != "output.weight" else tensor

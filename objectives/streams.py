@@ -1,9 +1,10 @@
 """Random numbers as a pure function of (seed, purpose, counter): no state to keep, and equal on every device.
 
-P slots. A slot's numbers come from its own key, so that its company changes nothing.
+What is drawn once or once an epoch has a key made on the host; what is drawn at every update has one made on the
+device, of the slot's seed and its count of updates. P slots. A slot's numbers come from its own key, so that its
+company changes nothing.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -24,12 +25,25 @@ def generator(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(key(seed, purpose) & (2**63 - 1))
 
 
-def bits(keys: Sequence[int], n: int, *, device: torch.device) -> Tensor:
+def draws(roots_P: Tensor, counts_P: Tensor) -> Tensor:
+    """Return a key (P,) int64 for each slot's update: of the key of its seed, and the updates it has had."""
+    return _mixed(roots_P + counts_P * _GOLDEN)
+
+
+def purposed(draws_P: Tensor, purpose: str) -> Tensor:
+    """Return keys (P,) for one use of the random numbers of an update, unrelated to those of every other use."""
+    return draws_P ^ _constant(purpose)
+
+
+def bits(keys_P: Tensor, n: int) -> Tensor:
     """Return n random words of 64 bits for each key, int64 (P, n).
 
     Source: splitmix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators").
     """
-    state = torch.tensor(keys, dtype=torch.int64, device=device).unsqueeze(1) + _counters(n, device)
+    return _mixed(keys_P.unsqueeze(1) + _counters(n, keys_P.device))
+
+
+def _mixed(state: Tensor) -> Tensor:
     # torch shifts signed: the mask makes the shift logical
     state ^= (state >> 30).bitwise_and_((1 << 34) - 1)
     state *= _MIX1
@@ -39,16 +53,21 @@ def bits(keys: Sequence[int], n: int, *, device: torch.device) -> Tensor:
     return state
 
 
-def uniform(keys: Sequence[int], n: int, *, device: torch.device) -> Tensor:
+def uniform(keys_P: Tensor, n: int) -> Tensor:
     """Return n numbers in [0, 1) for each key, float64 (P, n)."""
-    return (bits(keys, n, device=device) >> 11).bitwise_and_((1 << 53) - 1).to(torch.float64).mul_(2.0**-53)
+    return (bits(keys_P, n) >> 11).bitwise_and_((1 << 53) - 1).to(torch.float64).mul_(2.0**-53)
 
 
-def permutations(keys: Sequence[int], n: int, *, device: torch.device) -> Tensor:
-    """Return a permutation of 0 to n - 1 for each key, int64 (P, n)."""
-    return bits(keys, n, device=device).argsort(dim=1, stable=True)
+def permutation(key_of_it: int, n: int, *, device: torch.device) -> Tensor:
+    """Return a permutation of 0 to n - 1, int64 (n,)."""
+    return bits(torch.tensor([key_of_it], device=device), n)[0].argsort(stable=True)
 
 
 @lru_cache(maxsize=32)
 def _counters(n: int, device: torch.device) -> Tensor:
     return torch.arange(1, n + 1, dtype=torch.int64, device=device) * _GOLDEN
+
+
+@lru_cache(maxsize=256)
+def _constant(purpose: str) -> int:
+    return key(0, purpose)

@@ -14,8 +14,10 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 
 from objectives.data import load
+from objectives.flat import Tensors
 from objectives.hyperparameters import TRAINING, Hyperparameter, Value, completed, number
-from objectives.population import Evaluation, Population, Slot, Tensors
+from objectives.numbers import Draws
+from objectives.population import Evaluation, Population, Slot, differentiate
 
 Given = Mapping[str, Value]
 
@@ -75,12 +77,14 @@ class Task:
             torch.manual_seed(slot.seed)
             return dict(network(slot.hyperparameters).named_parameters()), {}
 
-    def losses(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot], index_PB: Tensor) -> Tensor:
+    def gradients(
+        self, parameters: Tensors, buffers: Tensors, index_PB: Tensor, draws: Draws, *, into: Tensors
+    ) -> None:
         def loss(own: Tensors, x: Tensor, y: Tensor) -> Tensor:
             return cross_entropy(functional_call(self.net, own, (x,)), y)
 
         x, y = self.data.x_train[index_PB] / 255, self.data.y_train[index_PB]
-        return vmap(loss)(parameters, x, y)
+        differentiate(lambda leaves: vmap(loss)(leaves, x, y), parameters, into=into)
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
         x, y = self.data.x_val / 255, self.data.y_val

@@ -6,15 +6,23 @@ from torch import Tensor
 
 from objectives import augment
 from objectives.hyperparameters import HyperparameterError, Value
+from objectives.numbers import Draws, Numbers
+from objectives.streams import key
 from tests import toy
 
 IMAGES = torch.randint(1, 256, (30, 3, 8, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 INDEX = torch.arange(30).expand(2, -1)
-DRAWS = [(1, 0), (2, 0)]
+NUMBERS = ("flip", "shift", "rotate", "cutout", "noise")
+
+
+def draws(*slots: dict[str, Value]) -> Draws:
+    roots = torch.tensor([key(seed, "draws") for seed in range(1, len(slots) + 1)])
+    numbers = Numbers([toy.full(slot) for slot in slots], NUMBERS, device=roots.device)
+    return Draws(numbers=numbers, roots=roots, counts=torch.zeros_like(roots))
 
 
 def gathered(*slots: dict[str, Value]) -> Tensor:
-    return augment.gather(IMAGES, INDEX[: len(slots)], slots=[toy.full(s) for s in slots], draws=DRAWS[: len(slots)])
+    return augment.gather(IMAGES, INDEX[: len(slots)], draws(*slots))
 
 
 def shifted(image: Tensor, dy: int, dx: int) -> Tensor:
@@ -29,6 +37,12 @@ def shifted(image: Tensor, dy: int, dx: int) -> Tensor:
 
 def test_images_are_untouched_without_augmentation() -> None:
     assert gathered({}, {}).equal(IMAGES.expand(2, -1, -1, -1, -1))
+
+
+def test_examples_are_selected_whatever_their_length_and_type() -> None:
+    index = torch.tensor([4, 0, 4])
+    for examples in (IMAGES, IMAGES[:, :1, :, :5].contiguous(), IMAGES.flatten(1).float()):
+        assert augment.select(examples, index).equal(examples[index])
 
 
 def test_each_image_is_flipped_or_not_by_itself() -> None:
@@ -65,7 +79,7 @@ def test_slots_strengths_and_draws_are_their_own() -> None:
 
 
 def distorted(x: Tensor, *slots: dict[str, Value]) -> Tensor:
-    return augment.distort(x, slots=[toy.full(s) for s in slots], draws=DRAWS[: len(slots)])
+    return augment.distort(x, draws(*slots))
 
 
 def test_rotation_by_at_most_one_degree_hardly_moves_a_pixel_and_none_where_off() -> None:

@@ -1,12 +1,13 @@
-"""Every stacked layer against torch's own, slot by slot; and dropout's statistics."""
+"""What the whole networks of test_models.py do not show: dropout's statistics, and products in bfloat16."""
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from objectives import layers
+from objectives.layers import BatchNorm, Dropout, Linear
+from objectives.numbers import Draws, Numbers
 from objectives.streams import key
+from tests import toy
 
 P, B = 3, 5
 
@@ -15,67 +16,69 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def test_linear_equals_torch() -> None:
-    x, weight, bias = draw(P, B, 4), draw(P, 4, 6), draw(P, 6)
-    y = layers.linear(x, weight, bias, product=torch.float64)
-    for p in range(P):
-        assert torch.allclose(y[p], functional.linear(x[p], weight[p].t(), bias[p]), rtol=1e-12)
+def draws(rates: list[float], *, seeds: list[int] | None = None) -> Draws:
+    roots = torch.tensor([key(seed, "draws") for seed in seeds or range(len(rates))])
+    numbers = Numbers([toy.full({"dropout": rate}) for rate in rates], ["dropout"], device=roots.device)
+    return Draws(numbers=numbers, roots=roots, counts=torch.zeros_like(roots))
 
 
-def test_linear_in_bfloat16_returns_the_weights_type_and_is_near() -> None:
-    x, weight = draw(P, B, 64).float(), draw(P, 64, 6).float()
-    y = layers.linear(x, weight, None, product=torch.bfloat16)
-    exact = layers.linear(x, weight, None, product=torch.float32)
-    assert y.dtype == torch.float32
-    assert 0 < ((y - exact).norm() / exact.norm()).item() < 0.01
+def dropped(x: Tensor, drawn: Draws | None) -> Tensor:
+    return Dropout(name="dropout").forward(x, {}, {}, drawn)
 
 
-def test_conv2d_equals_torch() -> None:
-    x, weight, bias = draw(P, B, 8, 6, 2), draw(P, 4, 3, 3, 2), draw(P, 4)
-    y = layers.conv2d(x, weight, bias, product=torch.float64)
-    for p in range(P):
-        expected = functional.conv2d(x[p].permute(0, 3, 1, 2), weight[p].permute(0, 3, 1, 2), bias[p], padding=1)
-        assert torch.allclose(y[p].permute(0, 3, 1, 2), expected, rtol=1e-10)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_linear_in_bfloat16_returns_the_weights_type_and_is_near(transposed: bool) -> None:
+    x, dy = draw(P, B, 64).float(), draw(P, B, 6).float()
+    parameters = {"a.weight": draw(P, *((6, 64) if transposed else (64, 6))).float(), "a.bias": draw(P, 6).float()}
+    found = []
+    for product in (torch.float32, torch.bfloat16):
+        layer = Linear(name="a", product=product, transposed=transposed)
+        gradients = {name: torch.empty_like(stack) for name, stack in parameters.items()}
+        y = layer.forward(x, parameters, {}, draws([0.0] * P))
+        dx = layer.backward(dy, parameters, gradients)
+        found.append([y, dx, *gradients.values()])
+        assert layer.forward(x, parameters, {}, None).dtype == torch.float32
+    for exact, near in zip(*found, strict=True):
+        assert near.dtype == torch.float32
+        assert ((near - exact).norm() / exact.norm()).item() < 0.01
+    assert not found[0][0].equal(found[1][0])
 
 
-def test_max_pool2d_equals_torch() -> None:
-    x = draw(P, B, 7, 6, 2)
-    y = layers.max_pool2d(x)
-    for p in range(P):
-        assert y[p].permute(0, 3, 1, 2).equal(functional.max_pool2d(x[p].permute(0, 3, 1, 2), 2))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_equals_torch_with_its_running_statistics(training: bool) -> None:
-    x, weight, bias, mean, var = draw(P, B, 4), draw(P, 4), draw(P, 4), draw(P, 4), draw(P, 4).square()
-    own_mean, own_var = mean.clone(), var.clone()
-    y = layers.batch_norm(x, weight, bias, running_mean_PD=own_mean, running_var_PD=own_var, training=training)
-    for p in range(P):
-        expected = functional.batch_norm(x[p], mean[p], var[p], weight[p], bias[p], training=training)
-        assert torch.allclose(y[p], expected, rtol=1e-10)
-    assert torch.allclose(own_mean, mean)
-    assert torch.allclose(own_var, var)
+def test_running_statistics_move_also_where_they_lie_apart() -> None:
+    x, weight, bias = draw(P, B, 4), torch.ones(P, 4).double(), torch.zeros(P, 4).double()
+    rows = torch.zeros(P, 11, dtype=torch.float64)
+    buffers = {"a.running_mean": rows[:, 1:5], "a.running_var": rows[:, 5:9]}
+    BatchNorm(name="a").forward(x, {"a.weight": weight, "a.bias": bias}, buffers, draws([0.0] * P))
+    assert torch.allclose(buffers["a.running_mean"], 0.1 * x.mean(dim=1))
+    assert torch.allclose(buffers["a.running_var"], 0.1 * x.var(dim=1))
+    assert rows[:, [0, 9, 10]].eq(0).all()
 
 
 def test_dropout_drops_at_each_slots_rate_and_keeps_the_mean() -> None:
     rates = [0.0, 0.25, 0.6, 0.999999]
-    y = layers.dropout(torch.ones(4, 100, 500), rates=rates, keys=[key(i, "dropout") for i in range(4)])
-    dropped = (y == 0).double().mean(dim=(1, 2)).tolist()
-    assert dropped == pytest.approx(rates, abs=0.01)
+    y = dropped(torch.ones(4, 100, 500), draws(rates))
+    share = (y == 0).double().mean(dim=(1, 2)).tolist()
+    assert share == pytest.approx(rates, abs=0.01)
     assert y[0].eq(1).all()
     assert y[:3].mean(dim=(1, 2)).tolist() == pytest.approx([1, 1, 1], abs=0.01)
     assert sorted(set(y[1].flatten().tolist())) == pytest.approx([0, 1 / 0.75])
 
 
-def test_dropout_masks_depend_on_the_slots_key_alone() -> None:
+def test_dropout_passes_gradients_where_it_passed_numbers() -> None:
+    layer = Dropout(name="dropout")
+    y = layer.forward(torch.ones(2, 4, 50), {}, {}, draws([0.5, 0.2]))
+    assert layer.backward(torch.ones(2, 4, 50), {}, {}).equal(y)
+
+
+def test_dropout_masks_depend_on_the_slots_seed_alone() -> None:
     x = torch.ones(3, 4, 50)
-    keys = [key(i, "dropout") for i in range(3)]
-    y = layers.dropout(x, rates=[0.5] * 3, keys=keys)
-    assert y[1:2].equal(layers.dropout(x[1:2], rates=[0.5], keys=keys[1:2]))
+    y = dropped(x, draws([0.5] * 3))
+    assert y[1:2].equal(dropped(x[1:2], draws([0.5], seeds=[1])))
     assert not y[1].equal(y[0])
     assert not y[1, 0].equal(y[1, 1])
 
 
-def test_dropout_keeps_its_input_where_all_rates_are_zero() -> None:
+def test_dropout_keeps_its_input_where_all_rates_are_zero_and_in_eval_mode() -> None:
     x = torch.ones(2, 3)
-    assert layers.dropout(x, rates=[0.0, 0.0], keys=[1, 2]) is x
+    assert dropped(x, draws([0.0, 0.0])) is x
+    assert dropped(x, None) is x

@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from objectives import models
+from objectives.flat import Tensors
 from objectives.hyperparameters import HyperparameterError, Value
+from objectives.numbers import Draws, Numbers
 from objectives.streams import generator
 from tests import toy
 
@@ -16,13 +17,16 @@ IMAGE = (3, 8, 6)
 NORMS = ("none", "before", "after")
 
 
+def none_drawn(n_slots: int) -> Draws:
+    device, zeros = torch.device("cpu"), torch.zeros(n_slots, dtype=torch.int64)
+    return Draws(numbers=Numbers([toy.full({})] * n_slots, ["dropout"], device=device), roots=zeros, counts=zeros)
+
+
 def architecture(hyperparameters: dict[str, Value], input_shape: tuple[int, ...] = IMAGE) -> models.Architecture:
     return models.architecture(toy.full(hyperparameters), input_shape=input_shape, n_outputs=4)
 
 
-def drawn(
-    net: models.Architecture, seed: int, initialization: str = "kaiming"
-) -> tuple[models.Tensors, models.Tensors]:
+def drawn(net: models.Architecture, seed: int, initialization: str = "kaiming") -> tuple[Tensors, Tensors]:
     draw = generator(seed, "initial weights")
     found = models.initial(net, initialization=initialization, init_std=0.5, generator=draw)
     return tuple({n: t.double() for n, t in tensors.items()} for tensors in found)  # type: ignore[return-value]
@@ -30,7 +34,9 @@ def drawn(
 
 @pytest.mark.parametrize(("model", "norm"), list(itertools.product(("mlp", "cnn"), NORMS)))
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "tanh"])
-def test_stack_equals_plain_modules(model: str, norm: str, activation: str) -> None:
+def test_outputs_and_gradients_of_the_stack_equal_those_of_plain_modules(
+    model: str, norm: str, activation: str
+) -> None:
     net = architecture(
         {
             "model": model,
@@ -46,16 +52,24 @@ def test_stack_equals_plain_modules(model: str, norm: str, activation: str) -> N
     )
     x = torch.randn(3, 9, *IMAGE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
-    def untouched(y: Tensor, i: int) -> Tensor:
-        return y
-
-    for drop in (untouched, None):  # training moves the running statistics that eval mode then uses
-        y = models.forward(net, parameters, buffers, x, product=torch.float64, drop=drop)
+    network, gradients = models.Network(net, product=torch.float64), {n: t.clone() for n, t in parameters.items()}
+    for training in (True, False):  # training moves the running statistics that eval mode then uses
+        y = network.forward(x, parameters, buffers, draws=none_drawn(3) if training else None)
+        dy = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        if training:
+            network.backward(dy.clone(), parameters, gradients)
         for p, slot in enumerate(slots):
-            module = models.single(net).double().train(drop is not None)
+            module = models.single(net).double().train(training)
             module.load_state_dict(models.plain(slot[0] | slot[1]), strict=False)
-            assert torch.allclose(y[p], module(x[p]), rtol=1e-9, atol=1e-12)
+            expected = module(x[p])
+            assert torch.allclose(y[p], expected, rtol=1e-9, atol=1e-12)
             slot[1].update({n: t for n, t in module.state_dict().items() if "running" in n})
+            if training:
+                expected.backward(dy[p])
+                wanted = {name: parameter.grad for name, parameter in module.named_parameters()}
+                own = models.plain({name: gradient[p] for name, gradient in gradients.items()})
+                for name, gradient in own.items():
+                    assert torch.allclose(gradient, wanted[name], rtol=1e-8, atol=1e-11), name  # type: ignore[arg-type]
 
 
 def test_widths_of_an_mlp_halve_and_channels_of_a_cnn_double() -> None:
@@ -69,7 +83,7 @@ def test_listed_layers_replace_width_and_depth() -> None:
 
 
 def test_depth_zero_is_a_linear_model() -> None:
-    assert models.shapes(architecture({"depth": 0})) == {"output.weight": (144, 4), "output.bias": (4,)}
+    assert models.shapes(architecture({"depth": 0})) == {"output.weight": (4, 144), "output.bias": (4,)}
 
 
 @pytest.mark.parametrize(("model", "norm"), list(itertools.product(("mlp", "cnn"), NORMS)))

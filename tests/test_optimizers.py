@@ -9,8 +9,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from objectives import models, optimizers
 from objectives.hyperparameters import HyperparameterError, Value
-from objectives.optimizers import Step
-from objectives.streams import generator, key, permutations
+from objectives.optimizers import RowUpdate, StackedStep
+from objectives.streams import generator, key, permutation
 from tests import toy
 
 EPOCHS = 10
@@ -42,7 +42,7 @@ def trained_by_torch(
     criterion = nn.CrossEntropyLoss(label_smoothing=float(full["label_smoothing"]))  # type: ignore[arg-type]
     mean, std = (t.double().view(3, 1, 1) for t in (data.mean, data.std))
     for epoch in range(EPOCHS):
-        order = permutations([key(0, "order", epoch)], toy.N_TRAIN, device=torch.device("cpu"))[0]
+        order = permutation(key(0, "order", epoch), toy.N_TRAIN, device=torch.device("cpu"))
         for index in order[: toy.UPDATES_PER_EPOCH * toy.BATCH].view(-1, toy.BATCH):
             loss = criterion(module((data.x_train[index].double() / 255 - mean) / std), data.y_train[index])
             loss = loss + l1 * sum(p.abs().sum() for p in module.parameters() if p.ndim > 1)
@@ -143,20 +143,35 @@ def test_schedule_equals_torch(
 
 @pytest.mark.parametrize(("kind", "nesterov"), [("adamw", False), ("adam", False), ("sgd", False), ("sgd", True)])
 def test_stacked_operations_equal_the_fused_kernels(kind: str, nesterov: bool) -> None:
-    draw = torch.Generator().manual_seed(0)
-    parameters = [torch.randn(3, *shape, generator=draw, dtype=torch.float64) for shape in ((4, 5), (5,))]
-    both = [[p.clone() for p in parameters] for _ in range(2)]
-    states = [optimizers.moments(kind, {str(i): p for i, p in enumerate(parameters)}) for _ in range(2)]
+    draw, n, n_weights = torch.Generator().manual_seed(0), 25, 20
+    decays = [0.0, 0.0, 0.0] if kind == "adam" else [0.0, 0.1, 0.2]
+    slots = [
+        toy.full({"optimizer": kind, "nesterov": nesterov, "momentum": 0.4 * row, "weight_decay": decay})
+        | {"exempt": "none" if row == 2 else "biases_and_norms"}
+        for row, decay in enumerate(decays)
+    ]
+    start = torch.randn(3, n, generator=draw, dtype=torch.float64)
+    both = [[start.clone(), *(torch.zeros_like(start) for _ in range(1 + optimizers.n_moments(kind)))] for _ in (0, 1)]
+    updates = [RowUpdate.of(slot, row, n_weights=n_weights) for slot, *row in zip(slots, *both[0], strict=True)]
+    concerned = torch.ones(3, n, dtype=torch.float64)
+    concerned[:2, n_weights:] = 0
+    lrs, offsets = torch.tensor([0.01, 0.02, 0.03], dtype=torch.float64), torch.tensor([0, 5, 9])
     for count in range(1, 20):
-        steps = [
-            Step(lr=0.01 * (row + 1), momentum=0.4 * row, weight_decay=(0.1 * row, 0.0), count=count + row)
-            for row in range(3)
-        ]
-        gradients = [torch.randn(p.shape, generator=draw, dtype=torch.float64) for p in parameters]
-        optimizers.update(kind, both[0], gradients, states[0], steps, nesterov=nesterov)
-        optimizers.update_stacked(kind, both[1], gradients, states[1], steps, nesterov=nesterov)
-    for one, other in zip(both[0], both[1], strict=True):
-        assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+        counts = offsets + count
+        gradients = torch.randn(3, n, generator=draw, dtype=torch.float64)
+        for rows in both:
+            rows[1].copy_(gradients)
+        for row, update in enumerate(updates):
+            update(lr=lrs[row].item(), count=counts[row])
+        p, g, *moments = both[1]
+        step = StackedStep(
+            lrs=lrs,
+            momenta=torch.tensor([0.0, 0.4, 0.8], dtype=torch.float64),
+            weight_decays=torch.tensor(decays, dtype=torch.float64),
+            counts=counts,
+        )
+        optimizers.update_stacked(kind, p, g, moments, step, concerned_Pn=concerned, nesterov=nesterov)
+    assert torch.allclose(both[0][0], both[1][0], rtol=1e-9, atol=1e-12)
 
 
 def test_nesterov_without_sgd_is_refused() -> None:

@@ -111,7 +111,7 @@ def test_population_of_nobody_measures_nobody() -> None:
 
 def test_diverged_slot_leaves_the_others_unchanged() -> None:
     trained = toy.population({"optimizer": "sgd"})
-    toy.admit(trained, 0, {"optimizer": "sgd", "lr": 1e30}, seed=0)
+    toy.admit(trained, 0, {"optimizer": "sgd", "lr": 1e300}, seed=0)
     toy.admit(trained, 1, {"optimizer": "sgd"}, seed=1)
     toy.train(trained, epochs=10)
     assert not trained.weights(0)["output.weight"].isfinite().all()
@@ -125,7 +125,7 @@ def test_epoch_uses_every_example_at_most_once_in_an_order_of_its_own() -> None:
     for _ in range(2):
         completed = [list(trained.update()) for _ in range(toy.UPDATES_PER_EPOCH)]
         assert completed == [[]] * (toy.UPDATES_PER_EPOCH - 1) + [[0]]
-        orders.append(trained._rows[0].order)
+        orders.append(trained._slots[0].order)
     assert all(order.sort().values.equal(torch.arange(toy.N_TRAIN)) for order in orders)
     assert not orders[0].equal(orders[1])
 

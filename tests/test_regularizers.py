@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from objectives import regularizers
+from objectives.flat import Layout
 from objectives.hyperparameters import Value
 from tests import toy
 
@@ -17,46 +19,37 @@ SLOTS: list[dict[str, Value]] = [
 ]
 
 
-def stacks() -> dict[str, torch.Tensor]:
+LAYOUT = Layout(shapes={"weight": (300, 250), "bias": (5,)})
+
+
+def rows() -> Tensor:
     draw = torch.Generator().manual_seed(0)
-    return {
-        "weight": torch.randn(4, 300, 250, generator=draw, dtype=torch.float64),
-        "bias": torch.randn(4, 5, generator=draw, dtype=torch.float64),
-    }
+    return torch.randn(4, LAYOUT.n, generator=draw, dtype=torch.float64)
 
 
-def expected(weights: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+def expected(rows: Tensor) -> list[Tensor]:
     """Written out for the four slots above."""
-    w, b = weights["weight"], weights["bias"]
+    w, b = LAYOUT.views(rows).values()
     first = 0.1 * w[0].abs().sum() + 0.2 * w[0].square().sum()
     return [first, 0 * w[1].sum(), 0.3 * (w[2].abs().sum() + b[2].abs().sum()), 0.5 * w[3].square().sum()]
 
 
 def test_penalties_are_the_formulas_and_spare_biases() -> None:
-    found = regularizers.penalties(stacks(), SLOTS)
-    assert found.tolist() == pytest.approx([value.item() for value in expected(stacks())], rel=1e-12)
+    found = regularizers.penalties(rows(), SLOTS, n_weights=LAYOUT.n_weights)
+    assert found == pytest.approx([value.item() for value in expected(rows())], rel=1e-12)
 
 
 def test_gradients_equal_those_of_the_penalties() -> None:
-    leaves = {name: stack.requires_grad_() for name, stack in stacks().items()}
-    wanted = torch.autograd.grad(torch.stack(expected(leaves)).sum(), list(leaves.values()))
-    gradients = {name: torch.zeros_like(stack) for name, stack in leaves.items()}
-    regularizers.add_gradients(stacks(), gradients, SLOTS)
-    assert all(torch.allclose(g, w) for g, w in zip(gradients.values(), wanted, strict=True))
+    leaf = rows().requires_grad_()
+    (wanted,) = torch.autograd.grad(torch.stack(expected(leaf)).sum(), [leaf])
+    gradients = torch.zeros_like(wanted)
+    regularizers.add_gradients(rows(), gradients, SLOTS, n_weights=LAYOUT.n_weights)
+    assert torch.allclose(gradients, wanted)
 
 
 def test_infinite_weights_without_a_penalty_have_none() -> None:
-    weights = stacks()
-    weights["weight"][1] = math.inf
-    found = regularizers.penalties(weights, SLOTS).tolist()
+    weights = rows()
+    weights[1] = math.inf
+    found = regularizers.penalties(weights, SLOTS, n_weights=LAYOUT.n_weights)
     assert found[1] == 0
     assert all(map(math.isfinite, found))
-
-
-def test_stacked_operations_equal_the_ones_in_pieces() -> None:
-    gradients = [torch.zeros(4, 300, 250, dtype=torch.float64) for _ in range(2)]
-    weight, l1, l2 = stacks()["weight"], [0.1, 0.0, 0.3, 0.0], [0.0, 0.0, 0.2, 0.5]
-    regularizers._add_stacked(gradients[0], weight, l1, l2)
-    for row in range(4):
-        regularizers._add_in_pieces(gradients[1][row], weight[row], l1[row], l2[row])
-    assert torch.allclose(gradients[0], gradients[1], rtol=1e-12)

@@ -1,0 +1,50 @@
+"""All parameters of a slot as one row of numbers, and the named stacks that are views of the rows.
+
+What touches every parameter (the optimizer, penalties, clipping, keeping the best, moving a slot) is then one operation
+on rows; what needs shapes (the layers) takes the views. P slots, n numbers a slot.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where each tensor lies in a row: those of two and more dimensions (weights) first, then biases and norms."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """In the order of the row."""
+
+    @staticmethod
+    def of(tensors: Mapping[str, Tensor]) -> "Layout":
+        ordered = sorted(tensors.items(), key=lambda item: item[1].ndim < 2)
+        return Layout(shapes={name: tuple(tensor.shape) for name, tensor in ordered})
+
+    @property
+    def n(self) -> int:
+        return sum(map(math.prod, self.shapes.values()))
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers, from the row's start, belong to weights: the rest is exempt from decay and penalties."""
+        return sum(math.prod(shape) for shape in self.shapes.values() if len(shape) > 1)
+
+    def row(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return one slot's tensors (without the slot's dimension) as a row (n,)."""
+        parts = [tensors[name].reshape(-1) for name in self.shapes]
+        return torch.cat(parts) if parts else torch.empty(0)
+
+    def views(self, rows: Tensor) -> Tensors:
+        """Return the stacks (P, *shape) that lie in rows (P, n), or one slot's tensors of its row (n,)."""
+        ends = itertools.accumulate(map(math.prod, self.shapes.values()))
+        return {
+            name: rows[..., end - math.prod(shape) : end].view(*rows.shape[:-1], *shape)
+            for (name, shape), end in zip(self.shapes.items(), ends, strict=True)
+        }
