@@ -69,3 +69,8 @@ def test_network_that_cannot_be_trained_is_told(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="a network of the space cannot be trained here: ValueError"):
         dry(tmp_path, fake_study(data=data))
     assert not files_in(tmp_path)
+
+
+def test_dry_run_tells_how_many_were_found_to_fit_at_once(tmp_path: Path) -> None:
+    assert "2 of its kind at once" in dry(tmp_path, fake_study(data={"capacity": 8, "room": 2}))
+    assert not files_in(tmp_path)
