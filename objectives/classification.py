@@ -88,13 +88,13 @@ class Classification:
         return models.n_parameters(models.architecture(full, input_shape=input_shape, n_outputs=n_outputs))
 
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
-        """How many slots pay: on the CPU 8 small networks, 1 large one; on a GPU what memory holds, at most 64."""
-        n_parameters, device = self.n_parameters(hyperparameters), self._dataset.x_train.device
+        """The most slots that make sense: convolutions do not gain from company on a CPU, nor anything beyond these."""
+        device = self._dataset.x_train.device
         if device.type == "cpu":
-            return 1 if hyperparameters.get("model") == "cnn" else min(max(1_000_000 // n_parameters, 1), 8)
+            return 1 if hyperparameters.get("model") == "cnn" else 16
         free_bytes, _ = torch.cuda.mem_get_info(device)
         # parameters, gradients, two moments, the best weights, and as much again for activations and temporaries
-        return min(max(free_bytes // (n_parameters * 4 * 10), 1), 64)
+        return min(max(free_bytes // (self.n_parameters(hyperparameters) * 4 * 10), 1), 64)
 
     def build(self, hyperparameters: Mapping[str, Value], *, epochs: int) -> Population:
         """An empty population of this structure.

@@ -76,16 +76,23 @@ class Cohort:
 
     structure: str
     population: Population
+    capacity: int
     members: dict[int, Member] = field(default_factory=dict)
     joining: list[Admit] = field(default_factory=list)
     updates: int = 0
     """Since the last report."""
 
+    @property
+    def use(self) -> float:
+        """Which part of the capacity is taken, by those that join as well."""
+        return (len(self.population.slots) + len(self.joining)) / self.capacity
+
 
 class Trainer:
-    """Trains one population for an epoch's updates per step, the populations in turn, and listens between two updates.
+    """Trains one population for up to an epoch's updates per step, the populations in turn; listens between two updates.
 
-    Rows have no common phase: a trial joins as soon as it is admitted, in the middle of the others' epochs.
+    Rows have no common phase: a trial joins as soon as it is admitted, in the middle of the others' epochs. Turns are
+    as long as populations are full: what an update of one that drains costs is shared by few.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -158,7 +165,7 @@ class Trainer:
         key = f"{order.structure} alone={order.trial}" if order.alone else order.structure
         if key not in self._cohorts:
             population = self._objective.build(order.hyperparameters, epochs=self._opening.epochs)
-            self._cohorts[key] = Cohort(structure=order.structure, population=population)
+            self._cohorts[key] = Cohort(structure=order.structure, population=population, capacity=capacity)
         self._channel.send(
             Admitted(
                 trial=order.trial,
@@ -201,8 +208,12 @@ class Trainer:
             self._channel.send(_failed(error, tuple((order.trial, order.attempt) for order in orders)))
 
     def _turn(self, cohort: Cohort) -> None:
-        """Train for as many updates as an epoch has, or until nobody is left; report whoever completes an epoch."""
-        for _ in range(cohort.population.n_updates):
+        """Train until the turn is over or nobody is left; report whoever completes an epoch.
+
+        The fullest population's turn has as many updates as its epoch, others' the part that they are as full.
+        """
+        part = cohort.use / max(other.use for other in self._cohorts.values())
+        for _ in range(math.ceil(cohort.population.n_updates * part)):
             self._join(cohort)
             if not cohort.population.slots:
                 return

@@ -133,9 +133,9 @@ def test_facts_count_what_is_loaded(digits: Classification) -> None:
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_capacity_falls_with_the_network(digits: Classification) -> None:
-    assert digits.capacity({"width": 64}) == 8
-    assert digits.capacity({"width": 4096}) == 1
+def test_convolutions_train_one_by_one_on_a_cpu(digits: Classification) -> None:
+    assert digits.capacity({"width": 64}) == 16
+    assert digits.capacity({"model": "cnn", "width": 8}) == 1
 
 
 def test_folds_are_refused(digits: Classification) -> None:

@@ -120,6 +120,15 @@ def test_trials_alone_and_of_other_structures_have_populations_of_their_own() ->
     assert epochs(session.sent()) == [{0: 2}]
 
 
+def test_turns_are_as_long_as_populations_are_full() -> None:
+    session = Session()
+    first = session.sent(*(admit(trial) for trial in range(4)), admit(4, shape=2))
+    turns = [first, *(session.sent() for _ in range(15))]
+    epochs_of = [sum(4 in epoch and epoch[4] > 0 for turn in turns[: i + 1] for epoch in epochs(turn)) for i in (7, 15)]
+    full = sum(0 in epoch and epoch[0] > 0 for turn in turns for epoch in epochs(turn))
+    assert (full, epochs_of) == (4, [1, 4])
+
+
 def test_trial_admitted_between_two_updates_joins_at_once_in_a_phase_of_its_own() -> None:
     session = Session()
     session.sent(admit(0))
@@ -224,7 +233,7 @@ def test_failure_names_all_trials_of_the_population_and_spares_the_others() -> N
     assert failed.error == "ValueError: this trial always raises"
     assert "tests/fakes.py" in failed.traceback
     assert not failed.out_of_memory
-    assert epochs(session.sent()) == [{2: 2}]
+    assert epochs(session.sent()) == [{2: 1}]  # after half a turn, since it was half as full
 
 
 def test_out_of_memory_is_told_apart() -> None:
