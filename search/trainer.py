@@ -89,7 +89,7 @@ class Cohort:
 
 
 class Trainer:
-    """Trains one population for up to an epoch's updates per step, the populations in turn; listens between two updates.
+    """Trains one population for up to an epoch's updates per step, all in turn, and listens between two updates.
 
     Rows have no common phase: a trial joins as soon as it is admitted, in the middle of the others' epochs. Turns are
     as long as populations are full: what an update of one that drains costs is shared by few.
