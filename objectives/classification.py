@@ -88,10 +88,11 @@ class Classification:
         return models.n_parameters(models.architecture(full, input_shape=input_shape, n_outputs=n_outputs))
 
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
-        """The most slots that make sense: convolutions do not gain from company on a CPU, nor anything beyond these."""
+        """The most slots that make sense. On a CPU convolutions gain nothing from company; and beyond 8 a doubling saves a
+        fifth of the time at best, while many trials in flight cost the search (tests/benchmarks/README.md)."""
         device = self._dataset.x_train.device
         if device.type == "cpu":
-            return 1 if hyperparameters.get("model") == "cnn" else 16
+            return 1 if hyperparameters.get("model") == "cnn" else 8
         free_bytes, _ = torch.cuda.mem_get_info(device)
         # parameters, gradients, two moments, the best weights, and as much again for activations and temporaries
         return min(max(free_bytes // (self.n_parameters(hyperparameters) * 4 * 10), 1), 64)

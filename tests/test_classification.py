@@ -134,7 +134,7 @@ def test_facts_count_what_is_loaded(digits: Classification) -> None:
 
 
 def test_convolutions_train_one_by_one_on_a_cpu(digits: Classification) -> None:
-    assert digits.capacity({"width": 64}) == 16
+    assert digits.capacity({"width": 64}) == 8
     assert digits.capacity({"model": "cnn", "width": 8}) == 1
 
 
