@@ -6,15 +6,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from objectives.probe import choose_precision
 from search.workspace import default_data_dir
-from tests.benchmarks import fused, halving, kept, limit
-from tests.benchmarks.measuring import in_fresh_process, machine, pool
-from tests.benchmarks.rows import Bench, Effort, measured
-from tests.benchmarks.sides import Places
+from tests.benchmarks import fused, halving, kept, limit, release, studies
+from tests.benchmarks.measuring import Pool, in_fresh_process, machine, pool
+from tests.benchmarks.rows import Bench, Effort, contenders_of, measured
 from tests.benchmarks.table import Claim, ratios, rendered
 from tests.benchmarks.workloads import WORKLOADS
 
@@ -27,9 +27,8 @@ HALVING_TRIALS, HALVING_SLOTS = 60, 8
 def refill(bench: Bench) -> Measured:
     """The row "successive halving with refill against the same engine without refill"."""
     workload = WORKLOADS["digits"]
-    places = Places(path=workload.write(bench.root, bench.data_dir), data_dir=bench.data_dir)
     pairs = in_fresh_process(
-        halving.arms, workload, places, HALVING_TRIALS, HALVING_SLOTS, bench.effort.repeats, core=0
+        halving.arms, workload, bench.places(workload), HALVING_TRIALS, HALVING_SLOTS, bench.effort.repeats, core=0
     )
     first, second = pairs[0]
     claim = Claim(
@@ -38,7 +37,7 @@ def refill(bench: Bench) -> Measured:
         figure="x without refill",
         values=ratios([b.seconds for _, b in pairs], [a.seconds for a, _ in pairs]),
         bound=1.3,
-        note=f"{first.finished} trials, {HALVING_SLOTS} slots; rows in use: {first.used(HALVING_SLOTS):.0%} with, "
+        note=f"{HALVING_TRIALS} trials, {HALVING_SLOTS} slots; rows in use: {first.used(HALVING_SLOTS):.0%} with, "
         f"{second.used(HALVING_SLOTS):.0%} without",
     )
     return [claim], {"with": [a.seconds for a, _ in pairs], "without": [b.seconds for _, b in pairs]}
@@ -47,13 +46,19 @@ def refill(bench: Bench) -> Measured:
 def fraction(bench: Bench) -> Measured:
     """The row "fraction of the limit", of 3.8 million parameters."""
     workload = WORKLOADS["cifar_mlp"]
-    places = Places(path=workload.write(bench.root, bench.data_dir), data_dir=bench.data_dir)
     claims, detail = [], {}
     for batch_size, bound in BATCH_SIZES.items():
         found = in_fresh_process(
-            limit.fractions, workload, places, batch_size, bench.precision, bench.effort.repeats, 1, core=0
+            limit.fractions,
+            workload,
+            bench.places(workload),
+            batch_size,
+            bench.precision,
+            bench.effort.repeats,
+            1,
+            core=0,
         )
-        detail[str(batch_size)] = found
+        detail[str(batch_size)] = asdict(found)
         claims.append(
             Claim(
                 row="limit",
@@ -82,30 +87,49 @@ def main(arguments: Sequence[str]) -> int:
         print(rendered(*kept.claims_of(given.show)))
         return 0
     path = given.json or Path(tempfile.mkdtemp()) / "benchmarks.json"
-    with tempfile.TemporaryDirectory() as root:
-        if given.quick or given.only:
-            _quick(given.only or list(ROWS), Path(root), data_dir, Effort(repeats=given.repeats), path)
+    precision, why = in_fresh_process(choose_precision, "cpu")
+    print(why, file=sys.stderr)
+    rows = given.only or (list(ROWS) if given.quick else [])
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        root = Path(folder)
+        trained_here = given.full or any(row in WORKLOADS for row in rows)
+        bench = Bench(
+            root=root,
+            data_dir=data_dir,
+            pools=_pools(stack) if trained_here else {},
+            fast_bf16=precision == "bfloat16",
+            effort=Effort(repeats=given.repeats),
+        )
+        _measure(rows, bench, path)
+        if given.release:
+            release.measured(root, data_dir, kept.RESULTS)
+        if given.full:
+            setting = contenders_of(WORKLOADS["cifar_mlp"], bench.places(WORKLOADS["cifar_mlp"]), bench)[0][
+                "usual"
+            ].setting
+            stack.close()  # whole studies have the machine to themselves
+            studies.measured(
+                data_dir, kept.RESULTS, setting, autocast=bench.fast_bf16, minutes=given.minutes, n_units=given.units
+            )
+    kept.add(path, "release", release.claims(kept.RESULTS), {}, machine())
+    kept.add(
+        path, "studies", studies.claims(kept.RESULTS, fast_bf16=bench.fast_bf16, minutes=given.minutes), {}, machine()
+    )
     print(rendered(*kept.claims_of(path)))
     return 0
 
 
-def _quick(rows: Sequence[str], root: Path, data_dir: Path, effort: Effort, path: Path) -> None:
+def _pools(stack: contextlib.ExitStack) -> dict[str, Pool]:
     cores = sorted(os.sched_getaffinity(0))
-    precision, why = in_fresh_process(choose_precision, "cpu")
-    print(why, file=sys.stderr)
-    with contextlib.ExitStack() as stack:
-        pools = {
-            name: stack.enter_context(pool(cores, tuned=name == "tuned"))
-            for name in ("plain", "tuned")
-            if any(row in WORKLOADS for row in rows)
-        }
-        bench = Bench(root=root, data_dir=data_dir, pools=pools, fast_bf16=precision == "bfloat16", effort=effort)
-        if pools:
-            digits = WORKLOADS["digits"]
-            fused.warm_up(digits, Places(path=digits.write(root, data_dir), data_dir=data_dir), root)
-        for row in rows:
-            print(f"{row} ...", file=sys.stderr, flush=True)
-            kept.add(path, row, *ROWS[row](bench), machine())
+    return {name: stack.enter_context(pool(cores, tuned=name == "tuned")) for name in ("plain", "tuned")}
+
+
+def _measure(rows: Sequence[str], bench: Bench, path: Path) -> None:
+    if any(row in WORKLOADS for row in rows):
+        fused.warm_up(WORKLOADS["digits"], bench.places(WORKLOADS["digits"]), bench.root)
+    for row in rows:
+        print(f"{row} ...", file=sys.stderr, flush=True)
+        kept.add(path, row, *ROWS[row](bench), machine())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="else SEARCH_DATA_DIR, as the service does")
     parser.add_argument("--repeats", type=int, default=3, help="3 by default")
     parser.add_argument("--minutes", type=float, help="another budget for the whole-study rows: kept apart, for trying")
+    parser.add_argument("--units", type=int, metavar="N", help="of --full: so many of side and seed in this call")
     return parser
 
 

@@ -1,6 +1,9 @@
 """Our engine without the service: an objective on a workload's data, and its slots. Needs torch and numpy only."""
 
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from objectives.classification import Classification
@@ -37,3 +40,56 @@ def given(workload: Workload, slot: int, **changes: Any) -> Mapping[str, Value]:
     if workload.dropout:
         own["dropout"] = workload.dropout * (0.5 + 0.125 * (slot % 8))
     return {**workload.hyperparameters, **own, **changes}
+
+
+# ---------------------------------------------------------------- successive halving, with refill and without
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A race that is over."""
+
+    seconds: float
+    updates: int
+    """Updates of the population."""
+    slot_updates: int
+
+    def used(self, slots: int) -> float:
+        """The part of the rows that had a trial in them."""
+        return self.slot_updates / (slots * self.updates)
+
+
+Ending = Callable[[Mapping[int, float]], Collection[int]]
+"""Is told the validation accuracies of trials that completed an epoch; returns those that end."""
+
+
+def race(
+    found: Classification,
+    trials: Sequence[Mapping[str, Value]],
+    slots: int,
+    *,
+    epochs: int,
+    refill: bool,
+    ending: Ending,
+) -> Arm:
+    """Train all trials, at most so many at once, and time it.
+
+    Without refill an array of trials is trained until its last survivor ends, then the next array begins, as HFTA and
+    Hydro do; pruned rows are dropped there too.
+    """
+    waiting = deque(enumerate(trials))
+    population = found.build(trials[0], epochs=epochs)
+    updates = slot_updates = 0
+    started = time.perf_counter()
+    while waiting or population.slots:
+        free = slots - len(population.slots) if refill or not population.slots else 0
+        for number, given_here in [waiting.popleft() for _ in range(min(free, len(waiting)))]:
+            population.admit(number, hyperparameters=given_here, seed=number, fold=None)
+        slot_updates += len(population.slots)
+        updates += 1
+        if done := population.update():
+            evaluations = population.evaluate(done)
+            for number in done:
+                population.keep(number)
+            population.forget(ending({n: e.metrics["val_accuracy"] for n, e in evaluations.items()}))
+    return Arm(seconds=time.perf_counter() - started, updates=updates, slot_updates=slot_updates)

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from objectives import models
 from objectives.population import Population
 from tests.benchmarks.engine import filled, objective
 from tests.benchmarks.sides import Places
@@ -61,9 +62,10 @@ def fractions(
 
 
 def _widths(population: Population) -> list[int]:
-    """Features from the input to the output, read off the weights (D, E)."""
-    shapes = [t.shape for name, t in population.weights(0).items() if name.endswith("weight") and t.ndim == 2]
-    return [shapes[0][0], *(shape[1] for shape in shapes)]
+    """Features from the input to the output, read off the weights of the plain module (out, in)."""
+    weights = models.plain(population.weights(0))
+    shapes = [t.shape for name, t in weights.items() if name.endswith("weight") and t.ndim == 2]
+    return [shapes[0][1], *(shape[0] for shape in shapes)]
 
 
 def _products(

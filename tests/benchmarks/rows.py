@@ -39,6 +39,9 @@ class Bench:
     fast_bf16: bool
     effort: Effort
 
+    def places(self, workload: Workload) -> Places:
+        return Places(path=workload.write(self.root, self.data_dir), data_dir=self.data_dir)
+
     @property
     def precision(self) -> str:
         return "bfloat16" if self.fast_bf16 else "float32"
@@ -62,8 +65,8 @@ class Contender:
 
 def measured(workload: Workload, bench: Bench) -> tuple[list[Claim], dict[str, Any]]:
     """Return the row's claims, and every figure behind them."""
-    places = Places(path=workload.write(bench.root, bench.data_dir), data_dir=bench.data_dir)
-    contenders, sweeps = _contenders(workload, places, bench)
+    places = bench.places(workload)
+    contenders, sweeps = contenders_of(workload, places, bench)
     for contender in contenders.values():
         _prepare(contender, workload, places, bench)
     rates: dict[str, list[float]] = {side: [] for side in (*contenders, "fused")}
@@ -128,7 +131,7 @@ def measured(workload: Workload, bench: Bench) -> tuple[list[Claim], dict[str, A
     return claims, detail
 
 
-def _contenders(workload: Workload, places: Places, bench: Bench) -> tuple[dict[str, Contender], dict[str, Any]]:
+def contenders_of(workload: Workload, places: Places, bench: Bench) -> tuple[dict[str, Contender], dict[str, Any]]:
     """Each side at the setting that a short sweep found fastest."""
     formats = (False, True) if workload.hyperparameters["model"] == "cnn" else (False,)
     singles = [

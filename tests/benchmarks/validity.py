@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from objectives import models
 from objectives.data import Dataset
 from objectives.hyperparameters import Value, number
-from objectives.layers import dropout
-from objectives.streams import key, permutations
+from objectives.layers import Dropout
+from objectives.numbers import Draws, Numbers
+from objectives.streams import key, permutation
 from tests.benchmarks.engine import given, objective
 from tests.benchmarks.sides import Places, network, split
 from tests.benchmarks.workloads import Workload
 
+CPU = torch.device("cpu")
 SAME = 1e-8
 """The greatest max|a - b| / max|b| of a tensor."""
 N_UPDATES = 50
@@ -73,7 +75,7 @@ def unfused(
     n_epoch = len(dataset.y_train) // workload.batch_size
     for update in range(N_UPDATES):
         epoch, within = divmod(update, n_epoch)
-        order = permutations([key(seed, "order", epoch)], len(dataset.y_train), device=torch.device("cpu"))[0]
+        order = permutation(key(seed, "order", epoch), len(dataset.y_train), device=CPU)
         index = order[within * workload.batch_size :][: workload.batch_size]
         x = (dataset.x_train[index].double() / 255 - mean) / std
         logits = _forward(net, x, masks=_masks(float(str(trial.get("dropout", 0.0))), seed, update))
@@ -91,8 +93,15 @@ def _forward(net: nn.Sequential, x: Tensor, *, masks: Callable[[Tensor, int], Te
 
 
 def _masks(rate: float, seed: int, update: int) -> Callable[[Tensor, int], Tensor]:
+    """The slot's own masks: which numbers are drawn is the engine's to choose, what becomes of them is not."""
+    drawn = Draws(
+        numbers=Numbers([{"dropout": rate}], ["dropout"], device=CPU),
+        roots=torch.tensor([key(seed, "draws")]),
+        counts=torch.tensor([update]),
+    )
+
     def drop(x_BD: Tensor, layer: int) -> Tensor:
-        return dropout(x_BD.unsqueeze(0), rates=[rate], keys=[key(seed, f"dropout {layer}", update)])[0]
+        return Dropout(name=f"dropout {layer}").forward(x_BD.unsqueeze(0), {}, {}, drawn)[0]
 
     return drop
 
