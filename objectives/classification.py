@@ -88,8 +88,11 @@ class Classification:
         return models.n_parameters(models.architecture(full, input_shape=input_shape, n_outputs=n_outputs))
 
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
-        """The most slots that make sense. On a CPU convolutions gain nothing from company; and beyond 8 a doubling saves a
-        fifth of the time at best, while many trials in flight cost the search (tests/benchmarks/README.md)."""
+        """The most slots that make sense.
+
+        On a CPU convolutions gain nothing from company; and beyond 8 a doubling saves a fifth of the time at best, while
+        many trials in flight cost the search (tests/benchmarks/README.md).
+        """
         device = self._dataset.x_train.device
         if device.type == "cpu":
             return 1 if hyperparameters.get("model") == "cnn" else 8
