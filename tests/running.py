@@ -66,10 +66,11 @@ def coordinate(
     executor: Executor | None = None,
     n_trainers: int = 1,
     stop: Callable[[State], str | None] = lambda state: None,
+    on_end: Callable[[Coordinator], None] = lambda coordinator: None,
 ) -> State:
     """Run a coordinator, without views, until it is done or `stop` says why not; return the ledger's state.
 
-    Run again with the same root it continues; the clock counts calls.
+    Run again with the same root it continues; the clock counts calls. `on_end` sees the coordinator when it is through.
     """
     workspace = Workspace(root)
     executor = Inline() if executor is None else executor
@@ -95,7 +96,7 @@ def coordinate(
             ledger.append(created)
             apply(state, created)
         first = replace(first, device=opened.device, precision=opened.precision)
-        Coordinator(
+        coordinator = Coordinator(
             definition=definition,
             ledger=ledger,
             state=state,
@@ -105,7 +106,9 @@ def coordinate(
             folder=workspace.study(definition.name),
             watcher=Watcher(on_events=lambda state, events: None, on_tick=lambda state: None, stop=lambda: stop(state)),
             clock=lambda: float(next(ticks)),
-        ).run()
+        )
+        coordinator.run()
+        on_end(coordinator)
     finally:
         executor.stop()
         ledger.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.cohort import TrainerLoad, load, place
+from search.cohort import AHEAD, TrainerLoad, load, place, refill
 
 CAPACITY = {"small": 8, "middle": 4, "large": 1}
 
@@ -119,3 +119,72 @@ def test_a_placed_trial_finds_room_and_the_order_of_trainers_means_nothing(
         assert held or load(chosen, CAPACITY) < 1
         assert held == 0 or held + replicates <= CAPACITY.get(structure, 1)
         assert not alone or not chosen.populations
+
+
+# ---------------------------------------------------------------- which structure is held at an ask
+
+
+def refilled(*loads: TrainerLoad, waiting: dict[str, int] | None = None, **debts: int) -> str | None:
+    return refill(loads, capacity=CAPACITY, waiting=waiting or {}, debts=debts, limit=3)
+
+
+def test_a_population_with_room_is_refilled_the_emptiest_first() -> None:
+    assert refilled(trainer(0, small=7)) == "small"
+    assert refilled(trainer(0, small=7), trainer(1, middle=3)) == "middle"
+    assert refilled(trainer(0)) is None
+
+
+def test_one_trial_is_asked_ahead_of_room_and_after_all_that_find_room_now() -> None:
+    assert refilled(trainer(0, small=8)) == "small"
+    assert refilled(trainer(0, small=8), waiting={"small": 1}) is None
+    assert refilled(trainer(0, small=4), trainer(1, middle=4)) == "small"
+
+
+def test_a_structure_that_owes_the_sampler_enough_is_not_held() -> None:
+    assert refilled(trainer(0, small=1), small=2) == "small"
+    assert refilled(trainer(0, small=1), small=3) is None
+    assert refilled(trainer(0, small=1), trainer(1, middle=3), small=3) == "middle"
+
+
+def test_nothing_is_held_for_company_where_a_population_has_one_slot_or_an_unknown_capacity() -> None:
+    assert refilled(trainer(0, large=1)) is None
+    assert refilled(trainer(0, unknown=1)) is None
+
+
+@settings(deadline=None)
+@given(
+    loads=LOADS,
+    waiting=st.dictionaries(st.sampled_from(list(CAPACITY)), st.integers(0, 3)),
+    debts=st.dictionaries(st.sampled_from(list(CAPACITY)), st.integers(-3, 5)),
+    limit=st.integers(0, 4),
+    replicates=st.integers(1, 3),
+    order=st.randoms(use_true_random=False),
+)
+def test_a_structure_is_held_exactly_if_a_population_of_it_can_take_more_and_it_owes_little(
+    loads: list[TrainerLoad],
+    waiting: dict[str, int],
+    debts: dict[str, int],
+    limit: int,
+    replicates: int,
+    order: random.Random,
+) -> None:
+    def wanted(structure: str) -> int:
+        """How many trials of the structure could be used, those ahead included; none where it may not be held."""
+        open_to_it = [t for t in loads if structure in t.populations and not t.pending and not t.alone]
+        if not open_to_it or CAPACITY[structure] == 1 or debts.get(structure, 0) >= limit:
+            return 0
+        room = sum((CAPACITY[structure] - t.populations[structure]) // replicates for t in open_to_it)
+        return room + AHEAD - waiting.get(structure, 0)
+
+    def held(of: list[TrainerLoad]) -> str | None:
+        return refill(of, capacity=CAPACITY, waiting=waiting, debts=debts, limit=limit, replicates=replicates)
+
+    chosen, shuffled = held(loads), list(loads)
+    order.shuffle(shuffled)
+    assert held(shuffled) == chosen
+    if chosen is None:
+        assert all(wanted(structure) <= 0 for structure in CAPACITY)
+    else:
+        assert wanted(chosen) > 0
+        if wanted(chosen) <= AHEAD:  # nothing has room now
+            assert all(wanted(structure) <= AHEAD for structure in CAPACITY)

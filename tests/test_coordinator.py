@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,18 @@ import pytest
 from search import checkpoint
 from search.checkpoint import hash_file
 from search.contract import Admit, Admitted, Failed, Open, Opened, Order, Refused, Reply, Report, SlotReport
+from search.coordinator import DEBT_SHARE
+from search.definition import StudyDefinition
 from search.errors import StudyStoppedError, TrainerError
-from search.events import AttemptInterrupted, CheckpointSaved, Event, ModelExported, TrialFinished
+from search.events import (
+    AttemptInterrupted,
+    AttemptStarted,
+    CheckpointSaved,
+    EpochReported,
+    Event,
+    ModelExported,
+    TrialFinished,
+)
 from search.executors import Ended, LocalProcesses
 from search.recovery import MAX_DEATHS
 from search.state import State, fold
@@ -72,6 +83,73 @@ def test_study_with_one_inline_trainer_is_reproducible_as_a_whole(tmp_path: Path
     assert a == b
     coordinate(fake_study(n_trials=15, checkpoints=2, seed=1), tmp_path / "c")
     assert without_times(events_of(tmp_path / "c")) != a
+
+
+# ---------------------------------------------------------------- full populations
+
+
+def slot_use(definition: StudyDefinition, root: Path) -> float | None:
+    found: list[float | None] = []
+    coordinate(definition, root, on_end=lambda coordinator: found.append(coordinator.slot_use))
+    return found[0]
+
+
+def epochs_before_trials_ran_out(root: Path) -> int:
+    events = events_of(root)
+    last = max(at for at, event in enumerate(events) if isinstance(event, AttemptStarted))
+    return sum(isinstance(event, EpochReported) and event.epoch > 0 for event in events[:last])
+
+
+def test_slots_are_all_used_where_a_population_has_one(tmp_path: Path) -> None:
+    assert slot_use(fake_study(data={"capacity": 1}), tmp_path) == 1.0
+
+
+def test_only_the_first_trial_s_first_turn_leaves_slots_unused_where_all_share_a_structure(tmp_path: Path) -> None:
+    """Its population's capacity, 4, is not known before: 3 slots are unused for an epoch."""
+    use = slot_use(fake_study(n_trials=40, **ONE_SHAPE), tmp_path)
+    used = epochs_before_trials_ran_out(tmp_path)
+    assert used > 100
+    assert use == used / (used + 3)
+
+
+def test_slots_beyond_what_may_be_in_flight_count_as_unused(tmp_path: Path) -> None:
+    """Four trials are in flight, but for the first turn, of one epoch."""
+    definition = fake_study(n_trials=8, data={"capacity": 16}, **ONE_SHAPE, pruning={"kind": "none"})
+    use = slot_use(definition, tmp_path)
+    n_turns = 1 + (epochs_before_trials_ran_out(tmp_path) - 1) / 4
+    assert use == (1 + 4 * (n_turns - 1)) / (16 * n_turns)
+
+
+def test_what_is_trained_after_the_last_admission_is_not_counted(tmp_path: Path) -> None:
+    """All four are in training after one epoch of the first of them."""
+    assert slot_use(fake_study(n_trials=4, **ONE_SHAPE), tmp_path) == 1 / 4
+
+
+@pytest.mark.parametrize("stops", [[], [3, 20]])
+def test_a_structure_is_held_for_its_population_and_never_owes_the_sampler_more_than_it_may(
+    tmp_path: Path, stops: list[int]
+) -> None:
+    space = {**TABLE["space"], "shape": {"kind": "int", "low": 1, "high": 5}}
+    definition = fake_study(n_trials=75, space=space)
+    for after in stops:
+        coordinate(definition, tmp_path, stop=lambda state, n=after: "timeout" if len(state.finished) > n else None)  # type: ignore[misc]
+    state = coordinate(definition, tmp_path, n_trainers=2)
+    owed, most = Counter[object](), 75 // DEBT_SHARE
+    for trial in state.trials.values():
+        if trial.drawn:
+            assert list(trial.drawn) == ["shape"]
+            assert trial.raw["shape"] == trial.hyperparameters["shape"]
+            owed[trial.raw["shape"]] += 1
+            owed[trial.drawn["shape"]] -= 1
+        assert max(owed.values(), default=0) <= most
+    assert sum(trial.drawn != {} for trial in state.trials.values()) > 10
+    assert max(owed.values()) == most
+
+
+def test_a_short_study_or_one_of_a_joint_sampler_trains_what_was_drawn(tmp_path: Path) -> None:
+    for definition in (fake_study(n_trials=DEBT_SHARE - 1), fake_study(n_trials=60, sampler="qmc")):
+        state = coordinate(definition, tmp_path / definition.sampler)
+        assert not any(trial.drawn for trial in state.trials.values())
 
 
 # ---------------------------------------------------------------- interruption

@@ -97,6 +97,30 @@ def test_a_sampling_rebuilt_before_every_ask_asks_what_the_uninterrupted_one_ask
     assert [trial.raw for trial in rebuilt.trials.values()] == [trial.raw for trial in whole.trials.values()]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_held_structure_is_what_the_sampler_knows_and_a_rebuilt_sampling_asks_the_same(sampler: str) -> None:
+    """Every second trial is given width 32, whatever was drawn; all else is as drawn."""
+    wanted, state = study(sampler), State()
+    sampling = Sampling(wanted, state)
+    for number in range(24):
+        drawn = sampling.ask(number)
+        assert Sampling(wanted, state).ask(number) == drawn
+        held: dict[str, Value] = {"width": 32} if number % 2 else {}
+        sampling.hold(number, held)
+        asked(state, number, {**drawn, **held})
+        if number > 3:
+            ended(state, number - 3)
+            sampling.tell(state.trials[number - 3])
+    assert [trial.params for trial in sampling._study.trials] == [trial.raw for trial in state.trials.values()]
+    assert {trial.raw["width"] for trial in state.trials.values() if trial.number % 2} == {32}
+    assert len({trial.raw["width"] for trial in state.trials.values()}) > 1
+
+
+def test_a_structure_is_held_only_where_each_parameter_is_drawn_on_its_own() -> None:
+    held = {sampler for sampler in SAMPLERS if Sampling(study(sampler), State()).can_hold}
+    assert held == {"tpe", "random"}
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_two_trials_are_alike_and_another_seed_asks_others(sampler: str) -> None:
     first, other = (searched(study(sampler, seed=seed), 12, rebuilt=True) for seed in (0, 1))
