@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -129,7 +130,9 @@ def _measure(rows: Sequence[str], bench: Bench, path: Path) -> None:
         fused.warm_up(WORKLOADS["digits"], bench.places(WORKLOADS["digits"]), bench.root)
     for row in rows:
         print(f"{row} ...", file=sys.stderr, flush=True)
-        kept.add(path, row, *ROWS[row](bench), machine())
+        started = time.monotonic()
+        claims, detail = ROWS[row](bench)
+        kept.add(path, row, claims, {**detail, "measuring_s": time.monotonic() - started}, machine())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Pace:
     """The most trials that a trainer held at once."""
     start_s: float = 0.0
     """From the command to the first report of a trained epoch."""
+    total_s: float = 0.0
+    """Of the command, the views' last work included."""
 
 
 def definition(workload: Workload, path: Path, *, name: str, seed: int, **changes: Any) -> StudyDefinition:
@@ -96,12 +98,13 @@ def study(workload: Workload, places: Places, root: Path, *, seconds: float, see
     finally:
         ending.over.set()
         thread.join()
+    total_s = time.time() - started
     events = _events(path)
     pace = steady(events, epoch_updates=workload.epoch_updates)
     if pace is None:
         raise TimeoutError(f"{name}: no steady state within {GIVE_UP_S:.0f} s; its ledger is {path}.")
     first = min(event.at for event in events if isinstance(event, EpochReported) and event.epoch > 0)
-    return Pace(rate=pace.rate, window_s=pace.window_s, slots=pace.slots, start_s=first - started)
+    return replace(pace, start_s=first - started, total_s=total_s)
 
 
 def warm_up(workload: Workload, places: Places, root: Path) -> None:

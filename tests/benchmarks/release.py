@@ -109,7 +109,7 @@ def _claim(units: Mapping[str, Any], precision: str, void: str) -> Claim:
         row="release",
         title=f"final accuracies of pairs, fused {precision}",
         figure="points, the farther end of the 95 % interval",
-        values=[abs(mean) + half],
+        values=[abs(mean) + half] if differences else [],
         bound=POINTS,
         at_most=True,
         void=void,

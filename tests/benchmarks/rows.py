@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def measured(workload: Workload, bench: Bench) -> tuple[list[Claim], dict[str, A
         "updates_per_s": rates,
         "updates_per_s_without_optuna": bare,
         "sweep": sweeps,
-        "window_s": [pace.window_s for pace in paces],
+        "ours": [asdict(pace) for pace in paces],
     }
     return claims, detail
 
