@@ -2,7 +2,11 @@
 
 classification   cross-entropy, accuracy and confusion counts of MLPs and CNNs: the built-in objective
 hyperparameters  names, kinds, ranges and defaults (without torch)
-population       the training of P slots of one structure: updates, schedules, admission, eviction
+population       the training of P slots of one structure: admission, eviction, measuring, best weights
+task             a slot of a population, and what its slots learn
+rows             how the slots' numbers are kept and updated: what both ways have in common
+compact          rows close together, each updated by fused kernels: on a CPU
+captured         rows that stay where they are, updated by a CUDA graph: on a GPU
 models           MLP and CNN, as one stack of P networks and as a plain module of one
 flat             all parameters of a slot as one row, and the named stacks that are views of the rows
 numbers          the slots' own hyperparameters as vectors; what an update draws at random

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from objectives.hyperparameters import Value, number
+from objectives.numbers import Numbers
 
 PIECE = 65_536
 
@@ -47,19 +48,34 @@ def _add_in_pieces(gradient_n: Tensor, weight_n: Tensor, l1: float, l2: float) -
             gradient.add_(weight, alpha=2 * l2)
 
 
+def add_gradients_stacked(
+    parameters_Pn: Tensor, gradients_Pn: Tensor, numbers: Numbers, *, whole_P: Tensor, n_weights: int
+) -> None:
+    """The same in operations on all rows, which read nothing from the device.
+
+    Args:
+        whole_P: 1 where biases and norms are not exempt, else 0.
+    """
+    for part, applies_P in ((slice(0, n_weights), torch.ones_like(whole_P)), (slice(n_weights, None), whole_P)):
+        weight, gradient = parameters_Pn[:, part], gradients_Pn[:, part]
+        l1_P1, l2_P1 = ((numbers[name] * applies_P).to(weight.dtype).unsqueeze(1) for name in ("l1", "l2"))
+        if numbers.used("l1"):
+            gradient.addcmul_(weight.sign(), l1_P1)
+        if numbers.used("l2"):
+            gradient.addcmul_(weight, l2_P1, value=2)
+
+
 def penalties(parameters_Pn: Tensor, slots: Sequence[Mapping[str, Value]], *, n_weights: int) -> list[float]:
     """Return each slot's l1 * sum |w| + l2 * sum w^2, in the units of its loss.
 
     Source: Tibshirani (1996) for L1, Hoerl and Kennard (1970) for L2.
     """
-    found = []
-    for weight, slot in zip(parameters_Pn, slots, strict=True):
+    found = parameters_Pn.new_zeros(len(slots), dtype=torch.float64)
+    for penalty, weight, slot in zip(found, parameters_Pn, slots, strict=True):
         concerned = weight[: n_concerned(slot, weight, n_weights)]
-        terms = [
-            number(slot, kind) * torch.linalg.vector_norm(concerned, norm, dtype=torch.float64).item() ** norm
-            for kind, norm in (("l1", 1), ("l2", 2))
+        for kind, norm in (("l1", 1), ("l2", 2)):
             # an infinite weight of a slot without penalty must not give 0 * inf
-            if number(slot, kind)
-        ]
-        found.append(sum(terms))
-    return found
+            if strength := number(slot, kind):
+                penalty += strength * torch.linalg.vector_norm(concerned, norm, dtype=torch.float64) ** norm
+    values: list[float] = found.tolist()
+    return values

@@ -60,12 +60,18 @@ def uniform(keys_P: Tensor, n: int) -> Tensor:
 
 def permutation(key_of_it: int, n: int, *, device: torch.device) -> Tensor:
     """Return a permutation of 0 to n - 1, int64 (n,)."""
-    return bits(torch.tensor([key_of_it], device=device), n)[0].argsort(stable=True)
+    # filled on the device: a tensor of the host's number would wait for the device
+    return bits(torch.full((1,), key_of_it, dtype=torch.int64, device=device), n)[0].argsort(stable=True)
+
+
+def _counters(n: int, device: torch.device) -> Tensor:
+    # a graph must read no tensor that the cache may drop
+    return _kept_counters(n) if device.type == "cpu" else torch.arange(1, n + 1, device=device) * _GOLDEN
 
 
 @lru_cache(maxsize=32)
-def _counters(n: int, device: torch.device) -> Tensor:
-    return torch.arange(1, n + 1, dtype=torch.int64, device=device) * _GOLDEN
+def _kept_counters(n: int) -> Tensor:
+    return torch.arange(1, n + 1) * _GOLDEN
 
 
 @lru_cache(maxsize=256)

@@ -153,8 +153,6 @@ def test_stacked_operations_equal_the_fused_kernels(kind: str, nesterov: bool) -
     start = torch.randn(3, n, generator=draw, dtype=torch.float64)
     both = [[start.clone(), *(torch.zeros_like(start) for _ in range(1 + optimizers.n_moments(kind)))] for _ in (0, 1)]
     updates = [RowUpdate.of(slot, row, n_weights=n_weights) for slot, *row in zip(slots, *both[0], strict=True)]
-    concerned = torch.ones(3, n, dtype=torch.float64)
-    concerned[:2, n_weights:] = 0
     lrs, offsets = torch.tensor([0.01, 0.02, 0.03], dtype=torch.float64), torch.tensor([0, 5, 9])
     for count in range(1, 20):
         counts = offsets + count
@@ -167,10 +165,11 @@ def test_stacked_operations_equal_the_fused_kernels(kind: str, nesterov: bool) -
         step = StackedStep(
             lrs=lrs,
             momenta=torch.tensor([0.0, 0.4, 0.8], dtype=torch.float64),
-            weight_decays=torch.tensor(decays, dtype=torch.float64),
+            weight_decays=torch.tensor(decays, dtype=torch.float64) if any(decays) else None,
+            whole=torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64),
             counts=counts,
         )
-        optimizers.update_stacked(kind, p, g, moments, step, concerned_Pn=concerned, nesterov=nesterov)
+        optimizers.update_stacked(kind, p, g, moments, step, n_weights=n_weights, nesterov=nesterov)
     assert torch.allclose(both[0][0], both[1][0], rtol=1e-9, atol=1e-12)
 
 

@@ -1,14 +1,20 @@
 """A trial does not know its company, and what comes of coming and going."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from objectives.captured import Captured
+from objectives.compact import Compact
 from objectives.hyperparameters import HyperparameterError, Value
+from objectives.rows import MakeRows
 from objectives.schedules import lr
 from tests import toy
+from tests.recording import Recorded
 
 SAME = 1e-8
 SHARED: dict[str, dict[str, Value]] = {
@@ -47,14 +53,17 @@ def _stranger(i: int, case: str) -> dict[str, Value]:
     return SHARED[case] | numbers
 
 
+ROWS: Mapping[str, MakeRows] = {"compact": Compact, "replayed": partial(Captured, capture=Recorded, room=3)}
+either = pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 CNN_CASES = ("plain", "batch_norm", "batch_norm_after", "dropout", "augmentation", "everything")
 
 
+@either
 @pytest.mark.parametrize(("model", "case"), [("mlp", case) for case in SHARED] + [("cnn", case) for case in CNN_CASES])
-def test_trial_equals_itself_among_strangers_and_admitted_late(model: str, case: str) -> None:
+def test_trial_equals_itself_among_strangers_and_admitted_late(model: str, case: str, rows: MakeRows) -> None:
     trial: dict[str, Value] = {"model": model, "width": 6 if model == "cnn" else 12} | SHARED[case] | OWN.get(case, {})
     reference = toy.alone(trial, seed=5)
-    company, late = toy.population(trial), toy.population(trial)
+    company, late = toy.population(trial, rows=rows), toy.population(trial, rows=rows)
     for i in range(8):
         own = trial if i == 3 else trial | _stranger(i, case)
         toy.admit(company, i, own, seed=5 if i == 3 else 100 + i)
@@ -74,10 +83,11 @@ def test_other_seed_gives_another_trial() -> None:
     assert toy.difference(toy.alone({}, seed=1, epochs=2), toy.alone({}, seed=2, epochs=2)) > 1e-2
 
 
+@either
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
-def test_eviction_within_an_epoch_leaves_the_others_unchanged(model: str) -> None:
+def test_eviction_within_an_epoch_leaves_the_others_unchanged(model: str, rows: MakeRows) -> None:
     trial: dict[str, Value] = {"model": model, "batch_norm": True, "dropout": 0.2, "shift": 1, "width": 8}
-    trained = toy.population(trial)
+    trained = toy.population(trial, rows=rows)
     for i in range(4):
         toy.admit(trained, i, trial | {"lr": 1e-2 / (i + 1)}, seed=i)
     trained.update()
@@ -91,8 +101,9 @@ def test_eviction_within_an_epoch_leaves_the_others_unchanged(model: str) -> Non
     assert toy.difference(trained.weights(3), toy.alone(trial | {"lr": 1e-2 / 4}, seed=3, epochs=3) | {}) < SAME
 
 
-def test_row_admitted_within_an_epoch_completes_its_own_epochs() -> None:
-    trained = toy.population({})
+@either
+def test_row_admitted_within_an_epoch_completes_its_own_epochs(rows: MakeRows) -> None:
+    trained = toy.population({}, rows=rows)
     toy.admit(trained, 0, {}, seed=0)
     trained.update()
     toy.admit(trained, 1, {}, seed=1)
@@ -109,8 +120,9 @@ def test_population_of_nobody_measures_nobody() -> None:
     assert trained.evaluate() == {}
 
 
-def test_diverged_slot_leaves_the_others_unchanged() -> None:
-    trained = toy.population({"optimizer": "sgd"})
+@either
+def test_diverged_slot_leaves_the_others_unchanged(rows: MakeRows) -> None:
+    trained = toy.population({"optimizer": "sgd"}, rows=rows)
     toy.admit(trained, 0, {"optimizer": "sgd", "lr": 1e300}, seed=0)
     toy.admit(trained, 1, {"optimizer": "sgd"}, seed=1)
     toy.train(trained, epochs=10)
@@ -145,8 +157,9 @@ def test_retired_slot_is_saved_with_its_best_weights(tmp_path: Path) -> None:
         trained.save(0, tmp_path / "again.safetensors")
 
 
-def test_evaluation_of_some_slots_equals_theirs_in_the_evaluation_of_all() -> None:
-    trained = toy.population({"batch_norm": True})
+@either
+def test_evaluation_of_some_slots_equals_theirs_in_the_evaluation_of_all(rows: MakeRows) -> None:
+    trained = toy.population({"batch_norm": True}, rows=rows)
     for i in range(3):
         toy.admit(trained, i, {"batch_norm": True, "l1": 1e-3 * i}, seed=i)
     toy.train(trained, epochs=1)

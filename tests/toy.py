@@ -9,6 +9,7 @@ from objectives.classification import Classification, ClassificationTask
 from objectives.data import Dataset
 from objectives.hyperparameters import Value, completed
 from objectives.population import Population
+from objectives.rows import MakeRows
 
 N_TRAIN, N_VAL, N_CLASSES, BATCH = 83, 40, 4, 16
 UPDATES_PER_EPOCH = N_TRAIN // BATCH
@@ -50,12 +51,15 @@ def task(hyperparameters: Hyperparameters, *, vectors: bool = False) -> Classifi
     return ClassificationTask(dataset(vectors=vectors), full(hyperparameters), seed=0, precision="float64")
 
 
-def population(hyperparameters: Hyperparameters, *, epochs: int = 10, vectors: bool = False) -> Population:
+def population(
+    hyperparameters: Hyperparameters, *, epochs: int = 10, vectors: bool = False, rows: MakeRows | None = None
+) -> Population:
     return Population(
         task(hyperparameters, vectors=vectors),
         full(hyperparameters),
         declared=Classification.HYPERPARAMETERS,
         epochs=epochs,
+        rows=rows,
     )
 
 

@@ -1,0 +1,220 @@
+"""Rows that stay where they are, updated by operations that are always the same: what a GPU replays as a CUDA graph.
+
+A slot's row is refilled in place by the next slot; a row that nobody has holds zeros and an lr of 0, and is computed
+like all others. Whatever an update needs lies on the device: at the start of each of its epochs a slot's order of the
+examples and its learning rates are written there, without waiting. P rows, n parameters a row, U updates an epoch,
+B examples.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from objectives import optimizers, regularizers
+from objectives.flat import Layout, Tensors
+from objectives.numbers import Draws, Numbers, write
+from objectives.optimizers import StackedStep
+from objectives.rows import Plan
+from objectives.streams import key
+from objectives.task import Slot, Task
+
+Operations = Callable[[], None]
+WARM_UPS = 3
+"""Runs before a capture, on a stream beside: libraries set themselves up. Source: as of CudaGraph."""
+
+
+class Captured:
+    """Satisfies objectives.rows.Rows."""
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        *,
+        layout: Layout,
+        buffer_layout: Layout,
+        dtype: torch.dtype,
+        room: int = 1,
+        capture: Callable[[Operations], Operations] | None = None,
+    ) -> None:
+        """Make `room` rows, all empty; slots that find none get one more each, and the update is captured anew.
+
+        Args:
+            capture: returns what runs the same operations again; by default a CUDA graph, on the CPU they themselves.
+        """
+        self._task, self._plan, self._layout, self._buffer_layout = task, plan, layout, buffer_layout
+        self._capture = capture
+        rows: Callable[..., Tensor] = partial(torch.zeros, device=task.device)
+        n_moments, length = optimizers.n_moments(plan.optimizer), plan.n_updates * min(plan.batch_size, plan.n_train)
+        self._static = {
+            "parameters": rows(room, layout.n, dtype=dtype),
+            "gradients": rows(room, layout.n, dtype=dtype),
+            **{f"moment {i}": rows(room, layout.n, dtype=dtype) for i in range(n_moments)},
+            "buffers": rows(room, buffer_layout.n, dtype=dtype),
+            "orders": rows(room, length, dtype=torch.int64),
+            "lrs": rows(room, plan.n_updates, dtype=torch.float64),
+            "whole": rows(room, dtype=torch.float64),  # 1 where biases and norms are not exempt
+            "roots": rows(room, dtype=torch.int64),
+            "counts": rows(room, dtype=torch.int64),
+        }
+        """What an update reads and writes, a row a slot; none is moved but where room is made."""
+        self._places: list[Slot | None] = [None] * room
+        self._lay_out()
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        return [slot for slot in self._places if slot]
+
+    @property
+    def parameters(self) -> Tensor:
+        return self._static["parameters"]
+
+    @property
+    def buffers(self) -> Tensor:
+        return self._static["buffers"]
+
+    def row(self, slot: Slot) -> int:
+        return self._places.index(slot)
+
+    # ------------------------------------------------------------ coming and going
+
+    def place(self, slot: Slot, parameters: Tensors, buffers: Tensors) -> None:
+        if None not in self._places:
+            self._make_room()
+        row, static = self._places.index(None), self._static
+        self._clear(row)
+        self._places[row] = slot
+        self._numbers.put(row, slot.hyperparameters)
+        write(self._layout.row(parameters), into=static["parameters"][row])
+        write(self._buffer_layout.row(buffers), into=static["buffers"][row])
+        static["roots"][row] = key(slot.seed, "draws")
+        static["whole"][row] = float(slot.hyperparameters["exempt"] == "none")
+
+    def vacate(self, slot: Slot) -> None:
+        row = self.row(slot)
+        self._places[row] = None
+        self._clear(row)
+
+    def _clear(self, row: int) -> None:
+        """A row of zeros stays finite, whatever became of the slot that had it."""
+        for rows in self._static.values():
+            rows[row].zero_()
+        self._numbers.put(row, None)
+
+    def _make_room(self) -> None:
+        self._graphs.clear()
+        self._places.append(None)
+        for name, rows in list(self._static.items()):
+            self._static[name] = torch.cat([rows, torch.zeros_like(rows[:1])])
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        static = self._static
+        self._stacks = self._layout.views(static["parameters"]), self._layout.views(static["gradients"])
+        self._buffer_stacks = self._buffer_layout.views(static["buffers"])
+        given = [slot.hyperparameters if slot else None for slot in self._places]
+        self._numbers = Numbers(given, self._plan.names, device=self._task.device)
+        self._graphs: dict[frozenset[str], Operations] = {}
+        self._captured = self._capture or _capturing(self._task.device)
+
+    # ------------------------------------------------------------ training
+
+    def update(self) -> None:
+        slots = [(row, slot) for row, slot in enumerate(self._places) if slot]
+        for row, slot in slots:
+            if slot.n_updates % self._plan.n_updates == 0:
+                self._begin_epoch(row, slot)
+        if (in_use := self._numbers.in_use) not in self._graphs:
+            self._graphs[in_use] = self._captured(self._operations)
+        self._graphs[in_use]()
+        for _, slot in slots:
+            slot.n_updates += 1
+
+    def _begin_epoch(self, row: int, slot: Slot) -> None:
+        order, orders = self._plan.order(slot, device=self._task.device), self._static["orders"]
+        orders[row] = order[: orders.shape[1]]
+        write(torch.tensor(self._plan.lrs(slot), dtype=torch.float64), into=self._static["lrs"][row])
+
+    def _operations(self) -> None:
+        """One update of all rows: operations on the device alone, the same ones as long as `in_use` is the same."""
+        static, numbers, n_weights = self._static, self._numbers, self._layout.n_weights
+        parameters, gradients = self._stacks
+        parameters_Pn, gradients_Pn, counts = static["parameters"], static["gradients"], static["counts"]
+        at = counts.remainder(self._plan.n_updates)
+        drawn = Draws(numbers=numbers, roots=static["roots"], counts=counts)
+        self._task.gradients(parameters, self._buffer_stacks, self._batches(at), drawn, into=gradients)
+        if numbers.used("l1") or numbers.used("l2"):
+            regularizers.add_gradients_stacked(
+                parameters_Pn, gradients_Pn, numbers, whole_P=static["whole"], n_weights=n_weights
+            )
+        if numbers.used("clip_norm"):
+            optimizers.clip(gradients_Pn, numbers["clip_norm"])
+        counts.add_(1)
+        step = StackedStep(
+            lrs=static["lrs"].gather(1, at.unsqueeze(1)).squeeze(1),
+            momenta=numbers["momentum"],
+            weight_decays=numbers["weight_decay"] if numbers.used("weight_decay") else None,
+            whole=static["whole"],
+            counts=counts,
+        )
+        moments = [rows for name, rows in static.items() if name.startswith("moment")]
+        optimizers.update_stacked(
+            self._plan.optimizer, parameters_Pn, gradients_Pn, moments, step,
+            n_weights=n_weights, nesterov=self._plan.nesterov,
+        )  # fmt: skip
+
+    def _batches(self, at: Tensor) -> Tensor:
+        """Each row's next examples (P, B)."""
+        n_rows, n_updates = len(at), self._plan.n_updates
+        orders = self._static["orders"].view(n_rows, n_updates, -1)
+        return orders.gather(1, at.view(-1, 1, 1).expand(n_rows, 1, orders.shape[2])).squeeze(1)
+
+
+# ---------------------------------------------------------------- graphs
+
+
+def _capturing(device: torch.device) -> Callable[[Operations], Operations]:
+    if device.type != "cuda":
+        return lambda operations: operations
+    return partial(CudaGraph, device=device, pool=torch.cuda.graph_pool_handle())
+
+
+class CudaGraph:
+    """Operations that run as they are WARM_UPS times, are then captured, and from then on replayed: one run a call.
+
+    They read and write tensors that stay where they are; what they allocate lies in the pool. Several graphs can share
+    one, as none needs what another left there. Source: "CUDA Graphs" in PyTorch's notes on CUDA semantics.
+    """
+
+    def __init__(self, operations: Operations, *, device: torch.device, pool: Any) -> None:
+        self._operations, self._device, self._pool = operations, device, pool
+        self._n_warm_ups, self._beside = 0, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        if self._graph is None and self._n_warm_ups < WARM_UPS:
+            self._n_warm_ups += 1
+            with torch.cuda.device(self._device):
+                self._run_beside()
+            return
+        if self._graph is None:
+            with torch.cuda.device(self._device):
+                self._graph = self._captured()
+        self._graph.replay()
+
+    def _run_beside(self) -> None:
+        here = torch.cuda.current_stream()
+        self._beside.wait_stream(here)
+        with torch.cuda.stream(self._beside):
+            self._operations()
+        here.wait_stream(self._beside)
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # other threads may use their own devices meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            self._operations()
+        return graph
