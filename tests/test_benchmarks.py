@@ -1,17 +1,20 @@
 """The benchmarks' arithmetic, and each side once, tiny, on real digits."""
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from search.events import AttemptInterrupted, AttemptStarted, EpochReported, Event, TrialFinished
+from search.workspace import Workspace
 from tests.benchmarks import engine, fused, gpu, kept, limit, memory, release, studies, validity
 from tests.benchmarks.measuring import Burst, Held, Reporter, burst
 from tests.benchmarks.sides import SIDES, Places, Setting
 from tests.benchmarks.table import Claim, alternating, ratios, rendered, spread
 from tests.benchmarks.workloads import WORKLOADS, Workload
+from tests.histories import put_mlflow_database
 
 DIGITS = WORKLOADS["digits"]
 
@@ -194,8 +197,17 @@ def test_fraction_of_the_limit_is_positive_and_finite(places: Places) -> None:
     assert 0 < found.values[0] < math.inf
 
 
-def test_service_has_a_pace(tmp_path: Path, places: Places) -> None:
+def test_service_has_a_pace_and_pauses_between_bursts(tmp_path: Path, places: Places) -> None:
     workload: Workload = replace(DIGITS, hyperparameters={**DIGITS.hyperparameters, "hidden": (8,)})
-    found = fused.study(workload, places, tmp_path, seconds=0.2, seed=0, trainers=1, n_trials=10_000)
-    assert found.rate > 0
-    assert found.start_s > 0
+    put_mlflow_database(tmp_path / "mlruns")
+    with fused.service(workload, places, tmp_path, name="pace", trainers=1) as service:
+        first = service.burst(0.1)
+        ledger = Workspace(tmp_path).ledger("pace")
+        time.sleep(0.5)  # what was under way when it was paused
+        n_events = len(fused._events(ledger))
+        time.sleep(0.5)
+        assert len(fused._events(ledger)) == n_events
+        second = service.burst(0.1)
+    assert first.rate > 0
+    assert second.rate > 0
+    assert first.start_s == second.start_s > 0

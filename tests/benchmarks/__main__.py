@@ -13,11 +13,12 @@ from typing import Any
 
 from objectives.probe import choose_precision
 from search.workspace import default_data_dir
-from tests.benchmarks import fused, halving, kept, limit, release, studies
+from tests.benchmarks import halving, kept, limit, release, studies
 from tests.benchmarks.measuring import Pool, in_fresh_process, machine, pool
 from tests.benchmarks.rows import Bench, Effort, contenders_of, measured
 from tests.benchmarks.table import Claim, ratios, rendered
 from tests.benchmarks.workloads import WORKLOADS
+from tests.histories import put_mlflow_database
 
 Measured = tuple[list[Claim], dict[str, Any]]
 BATCH_SIZES = {64: 0.65, 256: 0.80}
@@ -126,8 +127,7 @@ def _pools(stack: contextlib.ExitStack) -> dict[str, Pool]:
 
 
 def _measure(rows: Sequence[str], bench: Bench, path: Path) -> None:
-    if any(row in WORKLOADS for row in rows):
-        fused.warm_up(WORKLOADS["digits"], bench.places(WORKLOADS["digits"]), bench.root)
+    put_mlflow_database(bench.root / "mlruns")  # what only the first study of a workspace waits for
     for row in rows:
         print(f"{row} ...", file=sys.stderr, flush=True)
         started = time.monotonic()

@@ -1,16 +1,16 @@
 """Our side: the whole service, as `python -m search.run` runs it; its pace is read from the ledger.
 
-A study of one structure is begun in a workspace of its own, with both views, and stopped as by Ctrl-C when its steady
-state has lasted long enough.
+A study of one structure is begun in a workspace of its own, with both views; it is paused while the other sides train.
 """
 
-import io
+import contextlib
+import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from search.session import Settings, run
 from search.workspace import Workspace
 from tests.benchmarks.sides import LR, Places
 from tests.benchmarks.workloads import Workload
-from tests.histories import put_mlflow_database
 
 POLL_S = 0.25
 GIVE_UP_S = 120.0
@@ -43,8 +42,6 @@ class Pace:
     """The most trials that a trainer held at once."""
     start_s: float = 0.0
     """From the command to the first report of a trained epoch."""
-    total_s: float = 0.0
-    """Of the command, the views' last work included."""
 
 
 def definition(workload: Workload, path: Path, *, name: str, seed: int, **changes: Any) -> StudyDefinition:
@@ -73,48 +70,65 @@ def definition(workload: Workload, path: Path, *, name: str, seed: int, **change
     )
 
 
-def study(workload: Workload, places: Places, root: Path, *, seconds: float, seed: int, **changes: Any) -> Pace:
-    """Run the command until its steady state has lasted for `seconds`, and return its pace.
-
-    Must be called in the main thread: the run is ended by a signal.
-
-    Raises:
-        TimeoutError: there was no steady state.
-    """
-    name = f"{workload.name}-{seed}"
+@contextlib.contextmanager
+def service(workload: Workload, places: Places, root: Path, *, name: str, **changes: Any) -> Iterator["Service"]:
+    """Run the command in a process group of its own, paused but for its bursts; it is killed in the end."""
     workspace = Workspace(root)
     settings = Settings(
         workspace=workspace,
         data_dir=places.data_dir,
         storage=workspace.optuna_url,
         tracking_uri=workspace.mlflow_url,
+        quiet=True,
     )
-    path = workspace.ledger(name)
-    ending, started = _Ending(path, workload.epoch_updates, seconds), time.time()
-    thread = threading.Thread(target=ending.watch, daemon=True)
-    thread.start()
+    chosen = definition(workload, places.path, name=name, seed=0, **changes)
+    process = multiprocessing.get_context("spawn").Process(target=_command, args=(chosen, settings))
+    begun = time.time()
+    process.start()
     try:
-        run(definition(workload, places.path, name=name, seed=seed, **changes), settings, Console(file=io.StringIO()))
+        yield Service(process, workspace.ledger(name), workload.epoch_updates, begun=begun)
     finally:
-        ending.over.set()
-        thread.join()
-    total_s = time.time() - started
-    events = _events(path)
-    pace = steady(events, epoch_updates=workload.epoch_updates)
-    if pace is None:
-        raise TimeoutError(f"{name}: no steady state within {GIVE_UP_S:.0f} s; its ledger is {path}.")
-    first = min(event.at for event in events if isinstance(event, EpochReported) and event.epoch > 0)
-    return replace(pace, start_s=first - started, total_s=total_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
 
 
-def warm_up(workload: Workload, places: Places, root: Path) -> None:
-    """Import what a run imports, and create both views' databases, as the first study of a workspace does."""
-    put_mlflow_database(root / "mlruns")
-    study(workload, places, root, seconds=0.5, seed=N_TRIALS)
+def _command(chosen: StudyDefinition, settings: Settings) -> None:
+    os.setpgid(0, 0)
+    run(chosen, settings, Console(quiet=True))
 
 
-def steady(events: Iterable[Event], *, epoch_updates: int) -> Pace | None:
-    """Measure the steady state in a study's events; None where there is none.
+class Service:
+    """A study that trains on for as long as it is wanted."""
+
+    def __init__(self, process: SpawnProcess, path: Path, epoch_updates: int, *, begun: float) -> None:
+        self._process, self._path, self._epoch_updates, self._begun = process, path, epoch_updates, begun
+
+    def burst(self, seconds: float) -> Pace:
+        """Let it train until its steady state has lasted for so long, and pause it.
+
+        Raises:
+            TimeoutError: there was no steady state.
+        """
+        since, deadline = time.time(), time.monotonic() + GIVE_UP_S
+        self._signal(signal.SIGCONT)
+        while self._process.is_alive() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            events = _events(self._path) if self._path.exists() else []
+            pace = steady(events, epoch_updates=self._epoch_updates, since=since)
+            if pace is not None and pace.window_s >= seconds:
+                self._signal(signal.SIGSTOP)
+                trained = (event.at for event in events if isinstance(event, EpochReported) and event.epoch > 0)
+                return replace(pace, start_s=min(trained) - self._begun)
+        raise TimeoutError(f"{self._path}: no steady state within {GIVE_UP_S:.0f} s, or the command ended before.")
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has not made its group yet: nothing was ever paused
+            os.killpg(self._process.pid or 0, number)
+
+
+def steady(events: Iterable[Event], *, epoch_updates: int, since: float = 0.0) -> Pace | None:
+    """Measure the steady state in a study's events; None where there is none. Reports before `since` do not count.
 
     It begins with the first report after every trainer has been given as many trials as it ever held, and ends with
     the last one of the trainer that was first to fall silent. A trainer's pace is counted from report to report.
@@ -143,7 +157,7 @@ def steady(events: Iterable[Event], *, epoch_updates: int) -> Pace | None:
                     training.discard(trial)  # it is only being saved
     if not most or reports.keys() != most.keys():
         return None
-    later = {t: {at: n for at, n in own.items() if at > most[t][1]} for t, own in reports.items()}
+    later = {t: {at: n for at, n in own.items() if at > max(most[t][1], since)} for t, own in reports.items()}
     if not all(later.values()):
         return None
     start, end = max(min(own) for own in later.values()), min(max(own) for own in later.values())
@@ -159,23 +173,6 @@ def _pace(reports: Mapping[float, int]) -> float:
     if len(times) < 2:
         return 0.0
     return sum(reports[at] for at in times[1:]) / (times[-1] - times[0])
-
-
-class _Ending:
-    """Watches a ledger and stops this process's study when it has been steady for long enough."""
-
-    def __init__(self, path: Path, epoch_updates: int, seconds: float) -> None:
-        self.over = threading.Event()
-        self._path, self._epoch_updates, self._seconds = path, epoch_updates, seconds
-
-    def watch(self) -> None:
-        deadline = time.monotonic() + GIVE_UP_S
-        while not self.over.wait(POLL_S):
-            events = _events(self._path) if self._path.exists() else []
-            pace = steady(events, epoch_updates=self._epoch_updates)
-            if (pace is not None and pace.window_s >= self._seconds) or (time.monotonic() > deadline and events):
-                os.kill(os.getpid(), signal.SIGINT)
-                return
 
 
 def _events(path: Path) -> list[Event]:

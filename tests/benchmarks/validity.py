@@ -24,8 +24,8 @@ CPU = torch.device("cpu")
 SAME = 1e-8
 """The greatest max|a - b| / max|b| of a tensor."""
 N_UPDATES = 50
-ADMITTED_AFTER = (0, 0, 3, 20, 50)
-"""Updates of the population, all within others' epochs; the last slot takes a row that was left."""
+ADMITTED_AFTER = (0, 3, 50)
+"""Updates of the population: at once, in the middle of another's epoch, and into the row that the first one left."""
 
 
 def difference(workload: Workload, folder: Path, data_dir: Path) -> float:
