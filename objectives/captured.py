@@ -37,10 +37,10 @@ class Captured:
         layout: Layout,
         buffer_layout: Layout,
         dtype: torch.dtype,
-        room: int = 1,
+        room: int = 0,
         capture: Callable[[Operations], Operations] | None = None,
     ) -> None:
-        """Make `room` rows, all empty; slots that find none get one more each, and the update is captured anew.
+        """Make `room` rows, all empty; for slots that find none more are made, and the update is captured anew.
 
         Args:
             capture: returns what runs the same operations again; by default a CUDA graph, on the CPU they themselves.
@@ -62,6 +62,8 @@ class Captured:
         }
         """What an update reads and writes, a row a slot; none is moved but where room is made."""
         self._places: list[Slot | None] = [None] * room
+        self._arrived: dict[int, tuple[Tensor, Tensor]] = {}
+        """Initial parameters and buffers, by row, of those who wait for their row to be written."""
         self._lay_out()
 
     @property
@@ -70,10 +72,12 @@ class Captured:
 
     @property
     def parameters(self) -> Tensor:
+        self._settle()
         return self._static["parameters"]
 
     @property
     def buffers(self) -> Tensor:
+        self._settle()
         return self._static["buffers"]
 
     def row(self, slot: Slot) -> int:
@@ -83,20 +87,31 @@ class Captured:
 
     def place(self, slot: Slot, parameters: Tensors, buffers: Tensors) -> None:
         if None not in self._places:
-            self._make_room()
-        row, static = self._places.index(None), self._static
-        self._clear(row)
+            self._places.append(None)
+        row = self._places.index(None)
         self._places[row] = slot
-        self._numbers.put(row, slot.hyperparameters)
-        write(self._layout.row(parameters), into=static["parameters"][row])
-        write(self._buffer_layout.row(buffers), into=static["buffers"][row])
-        static["roots"][row] = key(slot.seed, "draws")
-        static["whole"][row] = float(slot.hyperparameters["exempt"] == "none")
+        self._arrived[row] = self._layout.row(parameters), self._buffer_layout.row(buffers)
 
     def vacate(self, slot: Slot) -> None:
+        self._settle()
         row = self.row(slot)
         self._places[row] = None
         self._clear(row)
+
+    def _settle(self) -> None:
+        """Write those who came to their rows: room for all who came together is made at once."""
+        if len(self._places) > len(self._static["counts"]):
+            self._make_room()
+        while self._arrived:
+            row, (parameters, buffers) = self._arrived.popitem()
+            slot, static = self._places[row], self._static
+            assert slot
+            self._clear(row)
+            self._numbers.put(row, slot.hyperparameters)
+            write(parameters, into=static["parameters"][row])
+            write(buffers, into=static["buffers"][row])
+            static["roots"][row].fill_(key(slot.seed, "draws"))
+            static["whole"][row].fill_(slot.hyperparameters["exempt"] == "none")
 
     def _clear(self, row: int) -> None:
         """A row of zeros stays finite, whatever became of the slot that had it."""
@@ -106,9 +121,8 @@ class Captured:
 
     def _make_room(self) -> None:
         self._graphs.clear()
-        self._places.append(None)
-        for name, rows in list(self._static.items()):
-            self._static[name] = torch.cat([rows, torch.zeros_like(rows[:1])])
+        for name, rows in list(self._static.items()):  # one after the other: two copies of all would not fit
+            self._static[name] = torch.cat([rows, rows.new_zeros(len(self._places) - len(rows), *rows.shape[1:])])
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -123,6 +137,7 @@ class Captured:
     # ------------------------------------------------------------ training
 
     def update(self) -> None:
+        self._settle()
         slots = [(row, slot) for row, slot in enumerate(self._places) if slot]
         for row, slot in slots:
             if slot.n_updates % self._plan.n_updates == 0:

@@ -52,7 +52,8 @@ class Linear:
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
         weight = self._weight(parameters)
         if draws is None or self.product == weight.dtype:
-            self._x = x
+            if draws is not None:
+                self._x = x
             return torch.baddbmm(self._bias(parameters), x, weight) if self.bias else torch.bmm(x, weight)
         self._x = x.to(self.product)
         y = torch.bmm(self._x, weight.to(self.product)).to(weight.dtype)
