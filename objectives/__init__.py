@@ -12,6 +12,7 @@ flat             all parameters of a slot as one row, and the named stacks that 
 numbers          the slots' own hyperparameters as vectors; what an update draws at random
 layers           stacked Linear, Conv2d, BatchNorm, dropout: the leading dimension is the slot
 optimizers       SGD, Adam, AdamW with one lr, momentum and weight decay per slot
+one_pass         Adam and AdamW of all rows as one CUDA kernel
 regularizers     L1 and L2 penalties, one strength per slot
 schedules        learning rates over a trial's updates
 augment          flip, shift, rotate, cutout, noise, per example and with a strength per slot

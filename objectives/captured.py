@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from objectives import optimizers, regularizers
+from objectives import one_pass, optimizers, regularizers
 from objectives.flat import Layout, Tensors
 from objectives.numbers import Draws, Numbers, write
 from objectives.optimizers import StackedStep
@@ -22,6 +22,7 @@ from objectives.streams import key
 from objectives.task import Slot, Task
 
 Operations = Callable[[], None]
+CHANGED = ("parameters", "gradients", "moment 0", "moment 1")
 WARM_UPS = 3
 """Runs before a capture, on a stream beside: libraries set themselves up. Source: as of CudaGraph."""
 
@@ -39,20 +40,22 @@ class Captured:
         dtype: torch.dtype,
         room: int = 0,
         capture: Callable[[Operations], Operations] | None = None,
+        kernel: Any = None,
     ) -> None:
         """Make `room` rows, all empty; for slots that find none more are made, and the update is captured anew.
 
         Args:
             capture: returns what runs the same operations again; by default a CUDA graph, on the CPU they themselves.
+            kernel: of one_pass.py; by default compiled where it can be used, else operations are stacked.
         """
         self._task, self._plan, self._layout, self._buffer_layout = task, plan, layout, buffer_layout
         self._capture = capture
+        one_pass_fits = task.device.type == "cuda" and dtype == torch.float32 and plan.optimizer != "sgd"
+        self._kernel = one_pass.compiled(task.device) if kernel is None and one_pass_fits else kernel
         rows: Callable[..., Tensor] = partial(torch.zeros, device=task.device)
         n_moments, length = optimizers.n_moments(plan.optimizer), plan.n_updates * min(plan.batch_size, plan.n_train)
         self._static = {
-            "parameters": rows(room, layout.n, dtype=dtype),
-            "gradients": rows(room, layout.n, dtype=dtype),
-            **{f"moment {i}": rows(room, layout.n, dtype=dtype) for i in range(n_moments)},
+            **{name: rows(room, layout.n, dtype=dtype) for name in CHANGED[: 2 + n_moments]},
             "buffers": rows(room, buffer_layout.n, dtype=dtype),
             "orders": rows(room, length, dtype=torch.int64),
             "lrs": rows(room, plan.n_updates, dtype=torch.float64),
@@ -155,18 +158,11 @@ class Captured:
 
     def _operations(self) -> None:
         """One update of all rows: operations on the device alone, the same ones as long as `in_use` is the same."""
-        static, numbers, n_weights = self._static, self._numbers, self._layout.n_weights
-        parameters, gradients = self._stacks
-        parameters_Pn, gradients_Pn, counts = static["parameters"], static["gradients"], static["counts"]
+        static, numbers, (parameters, gradients) = self._static, self._numbers, self._stacks
+        counts = static["counts"]
         at = counts.remainder(self._plan.n_updates)
         drawn = Draws(numbers=numbers, roots=static["roots"], counts=counts)
         self._task.gradients(parameters, self._buffer_stacks, self._batches(at), drawn, into=gradients)
-        if numbers.used("l1") or numbers.used("l2"):
-            regularizers.add_gradients_stacked(
-                parameters_Pn, gradients_Pn, numbers, whole_P=static["whole"], n_weights=n_weights
-            )
-        if numbers.used("clip_norm"):
-            optimizers.clip(gradients_Pn, numbers["clip_norm"])
         counts.add_(1)
         step = StackedStep(
             lrs=static["lrs"].gather(1, at.unsqueeze(1)).squeeze(1),
@@ -175,11 +171,24 @@ class Captured:
             whole=static["whole"],
             counts=counts,
         )
-        moments = [rows for name, rows in static.items() if name.startswith("moment")]
-        optimizers.update_stacked(
-            self._plan.optimizer, parameters_Pn, gradients_Pn, moments, step,
-            n_weights=n_weights, nesterov=self._plan.nesterov,
-        )  # fmt: skip
+        self._step(step)
+
+    def _step(self, step: StackedStep) -> None:
+        """Add the penalties' gradients, clip, and change parameters and moments."""
+        numbers, n_weights = self._numbers, self._layout.n_weights
+        p, g, *moments = (self._static[name] for name in self._static if name in CHANGED)
+        clips = numbers.used("clip_norm")
+        # the norm that is clipped has the penalties in it
+        if (clips or not self._kernel) and (numbers.used("l1") or numbers.used("l2")):
+            regularizers.add_gradients_stacked(p, g, numbers, whole_P=step.whole, n_weights=n_weights)
+        if clips:
+            optimizers.clip(g, numbers["clip_norm"])
+        if self._kernel:
+            found = one_pass.coefficients(step, numbers, penalties=not clips)
+            one_pass.update(self._kernel, [p, g, *moments], found, n_weights=n_weights)
+        else:
+            kind, nesterov = self._plan.optimizer, self._plan.nesterov
+            optimizers.update_stacked(kind, p, g, moments, step, n_weights=n_weights, nesterov=nesterov)
 
     def _batches(self, at: Tensor) -> Tensor:
         """Each row's next examples (P, B)."""

@@ -140,8 +140,15 @@ def update_stacked(
     m, v = moments
     m.lerp_(g, 1 - beta1)
     v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
-    # in doubles: in float32 the corrections cost 2e-4 in the parameters
-    root_P = torch.sqrt(-torch.expm1(step.counts.double() * math.log(BETA2)))
-    rate_P = step.lrs / (1 - step.momenta**step.counts)
+    root_P, rate_P = corrections(step)
     torch.sqrt(v, out=g).add_(column(EPS * root_P))
     p.addcmul_(torch.div(m, g, out=g), column(-rate_P * root_P))
+
+
+def corrections(step: StackedStep) -> tuple[Tensor, Tensor]:
+    """Return Adam's corrections of each row (P,): the root for the second moment, and lr over that of the first.
+
+    In doubles: in float32 they cost 2e-4 in the parameters.
+    """
+    root_P = torch.sqrt(-torch.expm1(step.counts.double() * math.log(BETA2)))
+    return root_P, step.lrs / (1 - step.momenta**step.counts)
