@@ -6,10 +6,12 @@ A trial that keeps its weights is finished only once they are on disk.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from search import checkpoint
+from search.asking import Asking
 from search.cohort import TrainerLoad, place, refill
 from search.contract import (
     Admit,
@@ -51,6 +53,8 @@ from search.sampling import Sampling, trial_seed
 from search.state import State, Trial, apply
 
 POLL_S = 0.2
+ASKING_POLL_S = 0.005
+"""The same while a trial is being asked."""
 SAVE_S = 30.0
 """How long an ending session waits for weights that are being written."""
 LEAST_IN_FLIGHT = 4
@@ -97,7 +101,9 @@ class Coordinator:
     watcher: Watcher
     clock: Callable[[], float]
     trainers: dict[int, TrainerState] = field(default_factory=dict)
-    _sampling: Sampling = field(init=False)
+    _asking: Asking = field(init=False)
+    _drawing: Future[dict[str, Value]] | None = None
+    """The raw values of the next trial, while the sampler is at it and until it is wanted."""
     _capacity: dict[str, int] = field(default_factory=dict)
     _finishing: dict[tuple[int, int], Decision] = field(default_factory=dict)
     _errors: list[str] = field(default_factory=list)
@@ -109,7 +115,7 @@ class Coordinator:
     _possible: int = 0
 
     def __post_init__(self) -> None:
-        self._sampling = Sampling(self.definition, self.state)
+        self._asking = Asking(Sampling(self.definition, self.state), aside=self.executor.beside)
         for trial in self.state.trials.values():
             self._note_structure(trial)
         self.trainers = {number: TrainerState(ready=number == 0) for number in self.orders}
@@ -130,6 +136,7 @@ class Coordinator:
         try:
             reason = self._loop()
         finally:
+            self._asking.close()
             if reason != "done":
                 self._interrupt(self.state.running, reason)
         self._sweep()
@@ -151,7 +158,7 @@ class Coordinator:
                 self._drain()
                 return reason
             self._fill()
-            self._take_replies(POLL_S)
+            self._take_replies(POLL_S if self._drawing is None else ASKING_POLL_S)
             self.watcher.on_tick(self.state)
         return "done"
 
@@ -191,7 +198,12 @@ class Coordinator:
             held = self._to_hold(loads, waiting)
             if held is None and place(None, alone=False, loads=loads, capacity=self._capacity) is None:
                 return
-            self._ask(held)
+            if self._drawing is None:
+                self._drawing = self._asking.ask(len(self.state.trials))
+            if not self._drawing.done():
+                return
+            drawn, self._drawing = self._drawing.result(), None
+            self._add(drawn, held)
 
     def _place_waiting(self) -> bool:
         """Admit what finds a place; False if a trial is left that does not merely wait for a population of its own."""
@@ -206,7 +218,7 @@ class Coordinator:
         return max(LEAST_IN_FLIGHT, len(self.trainers), self.definition.n_trials // FLIGHT_SHARE)
 
     def _to_hold(self, loads: Sequence[TrainerLoad], waiting: Sequence[Trial]) -> str | None:
-        if not self._sampling.can_hold:
+        if not self._asking.can_hold:
             return None
         return refill(
             loads,
@@ -217,12 +229,11 @@ class Coordinator:
             replicates=self.definition.replicates,
         )
 
-    def _ask(self, structure: str | None) -> None:
-        """Ask for the next trial; with the structure held, if one is given."""
+    def _add(self, drawn: Mapping[str, Value], structure: str | None) -> None:
+        """Add the next trial as drawn; with the structure held, if one is given."""
         number = len(self.state.trials)
-        drawn = self._sampling.ask(number)
         held = {} if structure is None or number == 0 else self._shapes[structure]
-        self._sampling.hold(number, held)
+        self._asking.hold(number, held)
         raw = {**drawn, **held}
         asked = TrialAsked(
             at=self.clock(),
@@ -396,7 +407,7 @@ class Coordinator:
             best_epoch=decision.best_epoch,
         )
         self._record(*before, finished)
-        self._sampling.tell(self.state.trials[trial.number])
+        self._asking.tell(self.state.trials[trial.number])
         self._errors.clear()
 
     def _saved(self, saved: Saved) -> None:
@@ -506,7 +517,7 @@ class Coordinator:
                 traceback=traceback,
             )
         )
-        self._sampling.tell(self.state.trials[trial.number])
+        self._asking.tell(self.state.trials[trial.number])
         self._errors.append(error)
         if self._errors[-MAX_EQUAL_ERRORS:] == [error] * MAX_EQUAL_ERRORS:
             raise StudyStoppedError(

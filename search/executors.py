@@ -35,6 +35,9 @@ class Ended:
 class Executor(Protocol):
     """Trainers by number; what one of them sends arrives in the order it was sent."""
 
+    beside: bool
+    """Whether they work while the caller does something else."""
+
     def start(self, trainer: int) -> None:
         """Start (or start again) a trainer; it waits for Open."""
 
@@ -50,6 +53,8 @@ class Executor(Protocol):
 
 class Inline:
     """Trainers in this process, a step at a time: for tests and debugging, reproducible as a whole."""
+
+    beside = False
 
     def __init__(self) -> None:
         self._trainers: dict[int, tuple[trainer.Trainer, QueueChannel]] = {}
@@ -89,6 +94,8 @@ class QueueChannel:
 
 class LocalProcesses:
     """A process per trainer; it ends with this one, however this one ends."""
+
+    beside = True
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment

@@ -256,6 +256,8 @@ def test_out_of_memory_halves_the_slots_and_goes_on(tmp_path: Path) -> None:
 class Scripted:
     """An executor whose one trainer answers each admission as it is told."""
 
+    beside = False
+
     def __init__(self, opened: Opened, on_admit: Callable[[Admit], Sequence[Reply | Ended]]) -> None:
         self._opened, self._on_admit = opened, on_admit
         self._replies: list[Reply | Ended] = []

@@ -159,6 +159,7 @@ class SimulatedObjective:
 class Simulated:
     """Real trainers in this process, each with a clock of its own; the one that is behind takes the next step."""
 
+    beside: bool = False
     trainers: dict[int, tuple[Trainer, QueueChannel]] = field(default_factory=dict)
     clocks: dict[int, float] = field(default_factory=dict)
     idle: set[int] = field(default_factory=set)
