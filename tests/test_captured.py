@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from objectives.hyperparameters import Value
 from objectives.numbers import Draws
 from objectives.population import Population
 from objectives.rows import MakeRows
-from tests import toy
+from tests import example_objective, toy
 from tests.recording import Recorded, Recorder
 
 SAME = 1e-8
@@ -203,6 +204,25 @@ def test_recording_refuses_what_waits_for_the_device() -> None:
     toy.admit(trained, 0, {}, seed=0)
     with pytest.raises(AssertionError, match="cannot be captured"):
         trained.update()
+
+
+def test_objective_of_ones_own_is_replayed(tmp_path: Path) -> None:
+    """Whose gradients torch.func and autograd compute."""
+    own = example_objective.TinyConvnet(
+        data={"name": "digits"}, data_dir=tmp_path, seed=0, device="cpu", precision="float32", progress=print
+    )
+    trial: dict[str, Value] = {"lr": 1e-3, "optimizer": "sgd", "batch_size": 64}
+    both, kinds = [], (Compact, partial(Captured, capture=Recorded))
+    for rows in kinds:
+        task = example_objective.Task(own, trial)
+        trained = Population(task, trial, declared=own.HYPERPARAMETERS, epochs=10, rows=rows)
+        for slot in range(2):
+            trained.admit(slot, hyperparameters=trial, seed=slot, fold=None)
+        before = {name: tensor.clone() for name, tensor in trained.weights(1).items()}
+        run(trained, 20)
+        assert toy.difference(trained.weights(1), before) > 1e-3
+        both.append(trained)
+    assert toy.difference(both[0].weights(1), both[1].weights(1)) < 1e-5
 
 
 # ---------------------------------------------------------------- on a GPU
