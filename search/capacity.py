@@ -4,7 +4,6 @@ Measured in the trainer's process, once per structure, device and version of the
 """
 
 import hashlib
-import itertools
 import json
 import statistics
 import sys
@@ -16,14 +15,17 @@ from pathlib import Path
 from search.contract import Admit, Estimate, Hyperparameters, Objective, Open, Opened, Population
 from search.device import Device, device_named
 
-GAIN = 0.10
-"""A doubling pays if it makes a slot's share of an update at least so much shorter."""
+GAIN = 0.05
+"""More slots pay if they make a slot's share of an update at least so much shorter."""
 SHARE = 0.5
 """Of the free memory: evaluation, and populations of other structures, take theirs too."""
 SLOT_BYTES = 20
 """The least that a parameter takes: float32 weight, gradient, two moments and best weight."""
 WARM_UPS, ROUNDS, LEAST_ROUNDS, COMPARISON_S = 2, 9, 3, 0.2
 """Updates of each of two sizes that are compared; after COMPARISON_S the least number is enough."""
+QUICK_S = 0.02
+"""A network of shorter updates is tried at two doublings that do not pay before the sweep ends: the first may hide what
+the next one gains, as batched products of two small matrices are no faster than one after the other."""
 OVERHEAD_S = 1e-4
 """A shorter update is taken for this long: it is all overhead, which more slots share."""
 
@@ -42,16 +44,14 @@ class Measurement:
 
 
 def pays(seconds: Mapping[int, float]) -> int:
-    """Return the number of slots at which the next larger one gains too little.
+    """Return the least number of slots beyond which no other gains enough.
 
     Args:
         seconds: number of slots -> time of an update of them all, in any unit.
     """
-    sizes = sorted(seconds)
-    for size, larger in itertools.pairwise(sizes):
-        if seconds[larger] / larger > (1 - GAIN) * seconds[size] / size:
-            return size
-    return sizes[-1]
+    shares = {size: seconds[size] / size for size in sorted(seconds)}
+    best = min(shares.values())
+    return next(size for size, share in shares.items() if share * (1 - GAIN) <= best)
 
 
 def fits(slot_bytes: int, free_bytes: int) -> int:
@@ -71,7 +71,7 @@ def out_of_memory(error: Exception) -> bool:
 def measured(
     build: Callable[[], Population], hyperparameters: Hyperparameters, *, limit: int, least_bytes: int, device: Device
 ) -> Measurement:
-    """Train populations of 1, 2, 4, ... slots, two sizes in turns, as long as doubling pays and fits.
+    """Train populations of 1, 2, 4, ... slots, two sizes in turns, as long as that pays and fits.
 
     Args:
         build: makes an empty population of the structure.
@@ -82,7 +82,7 @@ def measured(
     smaller, larger = build(), build()
     try:
         _fill(smaller, 1, hyperparameters)
-        while (size := pays(seconds)) == max(seconds) < limit:
+        while (size := max(seconds)) < min(limit, pays(seconds) * (4 if _seconds(smaller, device) < QUICK_S else 2)):
             doubled = min(2 * size, limit)
             n_added = doubled - len(larger.slots)
             if n_added > fits(slot_bytes, device.free_bytes()):
@@ -220,10 +220,10 @@ def _file(folder: str, key: Mapping[str, object]) -> Path:
 
 
 def _engine(objective: Objective) -> str:
-    """A hash of the code that trains: what was measured with other code says nothing."""
+    """A hash of the code that trains and measures: what was found with other code says nothing."""
     package = Path(str(sys.modules["objectives"].__file__)).parent
     own = Path(str(sys.modules[type(objective).__module__].__file__))
     digest = hashlib.sha256()
-    for path in (*sorted(package.glob("*.py")), own):
+    for path in (*sorted(package.glob("*.py")), own, Path(__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

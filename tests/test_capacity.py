@@ -97,17 +97,16 @@ class Simulated:
 
 
 @given(st.dictionaries(st.sampled_from(SIZES), st.floats(1e-6, 1e3), min_size=1))
-def test_answer_is_a_measured_size_and_all_doublings_up_to_it_pay(seconds: Mapping[int, float]) -> None:
-    answer = pays(seconds)
-    shares = [seconds[size] / size for size in sorted(seconds) if size <= answer]
-    assert answer in seconds
-    assert all(after <= (1 - GAIN) * before for before, after in itertools.pairwise(shares))
+def test_answer_is_the_least_measured_size_that_is_nearly_as_good_as_the_best(seconds: Mapping[int, float]) -> None:
+    shares = {size: seconds[size] / size for size in seconds}
+    near = [size for size, share in shares.items() if share * (1 - GAIN) <= min(shares.values())]
+    assert pays(seconds) == min(near)
 
 
 @given(
     overhead=st.floats(1e-6, 1), own=st.floats(1e-6, 1), errors=st.lists(st.floats(0.96, 1.04), min_size=5, max_size=5)
 )
-def test_noise_of_4_percent_between_two_sizes_moves_the_answer_by_one_doubling_at_most(
+def test_noise_between_two_sizes_costs_no_more_than_it_adds_up_to(
     overhead: float, own: float, errors: list[float]
 ) -> None:
     sizes = [2**i for i in range(6)]
@@ -115,7 +114,8 @@ def test_noise_of_4_percent_between_two_sizes_moves_the_answer_by_one_doubling_a
     noisy = {1: true[1]}
     for (size, larger), error in zip(itertools.pairwise(sizes), errors, strict=True):
         noisy[larger] = noisy[size] * true[larger] / true[size] * error
-    assert pays(true) / 2 <= pays(noisy) <= 2 * pays(true)
+    share = true[pays(noisy)] / pays(noisy)
+    assert share <= min(true[size] / size for size in sizes) / (1 - GAIN) * (1.04 / 0.96) ** 5
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_noise_of_4_percent_between_two_sizes_moves_the_answer_by_one_doubling_a
     [
         (1.0, 0.0, 16, 16),
         (0.0, 1.0, 16, 1),
-        (1.0, 1.2, 16, 4),
+        (1.0, 1.2, 16, 8),
         (1.0, 0.0, 1, 1),
         (1.0, 0.0, 6, 6),
         (1e-6, 1e-6, 16, 16),
@@ -134,6 +134,13 @@ def test_sweep_finds_where_doubling_stops_to_pay(overhead: float, own: float, li
     machine = Machine(overhead=overhead, own=own)
     assert machine.sweep(limit).pays == best
     assert machine.most <= min(2 * best, limit), "it went on although the doubling before did not pay"
+
+
+def test_sweep_of_a_quick_network_looks_beyond_one_doubling_that_does_not_pay() -> None:
+    assert pays({1: 1.0, 2: 2.0, 4: 2.4}) == 4
+    machine = Machine(overhead=0.0, own=1e-3)
+    assert machine.sweep(16).pays == 1
+    assert machine.most == 4
 
 
 @given(overhead=st.floats(1e-3, 1), own=st.floats(1e-3, 1), noise=st.floats(0, 1), limit=st.integers(1, 40))
