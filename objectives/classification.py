@@ -30,7 +30,8 @@ from objectives.numbers import Draws
 from objectives.population import Evaluation, Population, Slot
 from objectives.streams import generator
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
+"""Examples at once: what stays in a core's cache; what keeps a GPU busy."""
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 
 
@@ -69,6 +70,7 @@ class Classification:
         """
         self._dataset = load(data, data_dir=data_dir, seed=seed, device=device, progress=progress)
         self._seed, self._precision = seed, precision
+        torch.backends.cudnn.allow_tf32 = False  # float32 is what was asked for, and what evaluation is done in
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -90,8 +92,8 @@ class Classification:
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
         """The most slots that make sense.
 
-        On a CPU convolutions gain nothing from company; and beyond 8 a doubling saves a fifth of the time at best, while
-        many trials in flight cost the search (tests/benchmarks/README.md).
+        On a CPU convolutions gain nothing from company; and beyond 8 a doubling saves a fifth of the time at best,
+        while many trials in flight cost the search (tests/benchmarks/README.md).
         """
         device = self._dataset.x_train.device
         if device.type == "cpu":
@@ -236,7 +238,8 @@ class ClassificationTask:
         n_slots, n_classes = len(parameters["output.bias"]), self.net.n_outputs
         loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
         counts = torch.zeros(n_slots, n_classes**2, dtype=torch.int64, device=self.device)
-        for x_B, y_B in zip(torch.split(x, EVALUATION_BATCH), torch.split(y, EVALUATION_BATCH), strict=True):
+        size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
+        for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
             shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
             logits_PBK = self._network.forward(shared, parameters, buffers, draws=None)
             targets_PB = y_B.expand(n_slots, -1)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from objectives import optimizers, regularizers
@@ -150,6 +149,8 @@ class Population:
         Raises:
             KeyError: nothing was kept of this slot.
         """
+        from safetensors.torch import save_file  # a host that only measures speed may have torch alone
+
         weights, hyperparameters = self._best[slot]
         tensors, metadata = self._task.saved({n: w.cpu() for n, w in weights.items()}, hyperparameters)
         save_file(tensors, path, metadata)

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from objectives.hyperparameters import Value, number
@@ -42,6 +40,8 @@ def configuration(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file holds no such description.
     """
+    from safetensors import safe_open  # a host that only measures speed may have torch alone
+
     with safe_open(checkpoint, framework="pt") as opened:
         metadata = opened.metadata() or {}
     if "configuration" not in metadata:
@@ -55,6 +55,8 @@ def network(checkpoint: Path) -> nn.Sequential:
 
     Its inputs are images in [0, 1] (B, C, H, W), or raw features (B, D); its outputs are logits (B, K).
     """
+    from safetensors.torch import load_file
+
     found = configuration(checkpoint)
     hyperparameters = _hyperparameters(found)
     net = single(_architecture(found), dropout=number(hyperparameters, "dropout"))

@@ -28,6 +28,7 @@ the work       session          one run of the command, from study file to resul
                checkpoint       weights on disk, whole or not at all, with their SHA-256
 the views      follower         brings a view up to the ledger, in a thread of its own
                optuna_view, mlflow_view
+               optuna_tables    Optuna's tables, written many rows at a time
                figures          the pictures and tables of a trial, drawn once
                drawing          confusion matrices and learning curves as PNG
                champion         registers the best network with MLflow

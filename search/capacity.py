@@ -21,7 +21,7 @@ SHARE = 0.5
 """Of the free memory: evaluation, and populations of other structures, take theirs too."""
 SLOT_BYTES = 20
 """The least that a parameter takes: float32 weight, gradient, two moments and best weight."""
-WARM_UPS, ROUNDS, LEAST_ROUNDS, COMPARISON_S = 2, 9, 3, 0.2
+ROUNDS, LEAST_ROUNDS, COMPARISON_S = 9, 3, 0.2
 """Updates of each of two sizes that are compared; after COMPARISON_S the least number is enough."""
 QUICK_S = 0.02
 """A network of shorter updates is tried at two doublings that do not pay before the sweep ends: the first may hide what
@@ -81,7 +81,7 @@ def measured(
     seconds, slot_bytes = {1: 1.0}, least_bytes
     smaller, larger = build(), build()
     try:
-        _fill(smaller, 1, hyperparameters)
+        _fill(smaller, 1, hyperparameters, device)
         while (size := max(seconds)) < min(limit, pays(seconds) * (4 if _seconds(smaller, device) < QUICK_S else 2)):
             doubled = min(2 * size, limit)
             n_added = doubled - len(larger.slots)
@@ -89,7 +89,7 @@ def measured(
                 limit = size
                 break
             held = device.held_bytes()
-            _fill(larger, doubled, hyperparameters)
+            _fill(larger, doubled, hyperparameters, device)
             slot_bytes = max(slot_bytes, (device.peak_bytes() - held) // n_added)
             seconds[doubled] = seconds[size] * _ratio(larger, smaller, device)
             smaller, larger = larger, smaller
@@ -100,12 +100,12 @@ def measured(
     return Measurement(pays=pays(seconds), limit=limit, slot_bytes=slot_bytes)
 
 
-def _fill(population: Population, size: int, hyperparameters: Hyperparameters) -> None:
+def _fill(population: Population, size: int, hyperparameters: Hyperparameters, device: Device) -> None:
     """Bring a population to this size, each slot with best weights as well, and train it a little."""
     for slot in range(len(population.slots), size):
         population.admit(slot, hyperparameters=hyperparameters, seed=slot, fold=None)
         population.keep(slot)
-    for _ in range(WARM_UPS):
+    for _ in range(device.warm_ups):
         population.update()
 
 

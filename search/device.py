@@ -26,6 +26,8 @@ class Device:
     """The most that it has held since then."""
     free_bytes: Callable[[], int]
     """What this process may still take."""
+    warm_ups: int
+    """Updates before one is as fast as all that follow; a CUDA graph is captured by the fourth."""
 
 
 def device_named(name: str, *, n_trainers: int) -> Device:
@@ -36,6 +38,7 @@ def device_named(name: str, *, n_trainers: int) -> Device:
             held_bytes=_held_bytes,
             peak_bytes=_resident_bytes,
             free_bytes=lambda: _available_bytes() // n_trainers,
+            warm_ups=2,
         )
     cuda: Any = sys.modules["torch"].cuda
 
@@ -56,6 +59,7 @@ def device_named(name: str, *, n_trainers: int) -> Device:
         held_bytes=held_bytes,
         peak_bytes=lambda: int(cuda.max_memory_allocated(name)),
         free_bytes=free_bytes,
+        warm_ups=4,
     )
 
 

@@ -42,7 +42,8 @@ class Ledger:
         sa.event.listen(self._engine, "connect", _durable)
         self._grown = threading.Condition()
         try:
-            EVENTS.metadata.create_all(self._engine)
+            with self._engine.begin() as connection:  # another process may create it at this moment
+                connection.execute(sa.schema.CreateTable(EVENTS, if_not_exists=True))
             with self._engine.connect() as connection:
                 self._length = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(EVENTS.c.seq), 0))) or 0
         except sa.exc.DatabaseError as error:

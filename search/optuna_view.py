@@ -1,14 +1,16 @@
 """Optuna's storage as a view of the ledger: what the Optuna dashboard and `optuna.load_study` show.
 
-Optuna freezes a finished trial, so everything is attached first and its outcome told last. Trials are brought to the
-state the ledger gives them, whatever the storage holds already: writing twice changes nothing.
+What Optuna shows of a trial is frozen with its outcome, so a trial gets everything else before or with it. Values come
+first: pictures of finished trials, which take longer, are drawn when all that was reported is there.
 """
 
+import json
 import math
-import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,29 +18,26 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from filelock import FileLock
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import TrialState
 
 from search import figures, space
+from search import optuna_tables as tables
 from search.definition import StudyDefinition
 from search.errors import ViewError
-from search.events import Event, StudyCreated
+from search.events import EpochReported, Event, StudyCreated
 from search.follower import ledger_id, shown, sqlite_file
-from search.state import State
-from search.state import Trial as StudyTrial
+from search.state import State, Trial
 
 CURSOR, LEDGER = "ledger_seq", "ledger"
 LINK = "mlflow_run"
-LINK_WAIT_S = 3.0
-"""How long a finished trial waits for its MLflow run, once, before it is told without the link."""
 DASHBOARD = "http://127.0.0.1:8080/dashboard"
-
-_INTERMEDIATE = sa.table("trial_intermediate_values", sa.column("trial_id"), sa.column("step"))
-_TRIALS = sa.table("trials", sa.column("trial_id"), sa.column("datetime_start"), sa.column("datetime_complete"))
+FINISHED_TOGETHER = 20
+"""Trials that get picture and outcome in one transaction: some two thirds of a second."""
 
 
 class OptunaView:
@@ -68,10 +67,12 @@ class OptunaView:
         self._run_url = run_url
         self._storage: RDBStorage | None = None
         self._study: Study | None = None
-        self._ids: list[int] = []
-        self._linked: dict[int, str | None] = {}
-        self._unlinked: dict[int, int] = {}
-        self._wait_s = LINK_WAIT_S
+        self._ids: dict[int, int] = {}
+        self._finished: set[int] = set()
+        self._links: dict[int, str | None] = {}
+        """The address that each finished trial shows."""
+        self._unlinked: set[int] = set()
+        """Finished trials whose runs MLflow has not told yet; at first all, since it may have been written anew."""
         self._noted = ""
         self._shown_url = shown(storage_url)
 
@@ -122,129 +123,114 @@ class OptunaView:
                     f"Remove it (python -m search.delete --study {self._name}) or start under another --name."
                 )
             trials = study.get_trials(deepcopy=False)
-            self._ids = [trial._trial_id for trial in trials]
-            self._linked = {t.number: t.user_attrs.get(LINK) for t in trials if t.state.is_finished()}
-            self._unlinked = {t.number: t.user_attrs["attempt"] for t in trials if t.state.is_finished()}
+            self._ids = {trial.number: trial._trial_id for trial in trials}
+            self._finished = {trial.number for trial in trials if trial.state.is_finished()}
+            self._links = {trial.number: trial.user_attrs.get(LINK) for trial in trials}
+            self._unlinked = set(self._finished)
             self._study = study
             return int(study.user_attrs.get(CURSOR, 0))
 
     def take(self, events: Sequence[tuple[int, Event]], state: State) -> None:
         with trouble(self._shown_url):
-            study, storage = self._opened
-            for number in sorted({event.trial for _, event in events if hasattr(event, "trial")}):
-                while len(self._ids) <= number:
-                    self._ids.append(storage.create_new_trial(study._study_id, _asked(state, len(self._ids))))
-                self._bring_up_to_date(state.trials[number], state)
-            self._add_late_links()
-            self._write_note(state)
-            study.set_user_attr(CURSOR, events[-1][0])
+            study, engine = self._opened
+            new = _by_trial(event for _, event in events)
+            with engine.begin() as connection:
+                tables.check_study(connection, study._study_id, self._name)
+                self._ask(connection, max(new, default=-1), state)
+                for number, of_trial in new.items():
+                    if number not in self._finished:
+                        self._report(connection, state.trials[number], of_trial, state)
+            ended = [n for n in new if state.trials[n].outcome is not None and n not in self._finished]
+            for k in range(0, len(ended), FINISHED_TOGETHER):
+                with engine.begin() as connection:
+                    for number in ended[k : k + FINISHED_TOGETHER]:
+                        self._finish(connection, state.trials[number], state)
+                    self._add_links(connection, state)
+            with engine.begin() as connection:
+                self._add_links(connection, state)
+                self._write_note(connection, state)
+                tables.set_attributes(connection, tables.STUDY_ATTRIBUTES, study._study_id, {CURSOR: events[-1][0]})
 
     def trial_url(self, trial: int) -> str | None:
         """The trial's page in the dashboard at its default address; None while the study is unknown."""
         return f"{DASHBOARD}/studies/{self._study._study_id}/trials?numbers={trial}" if self._study else None
 
     @property
-    def _opened(self) -> tuple[Study, RDBStorage]:
+    def _opened(self) -> tuple[Study, sa.Engine]:
         assert self._study is not None, "open() comes first"
         assert self._storage is not None
-        return self._study, self._storage
+        return self._study, self._storage.engine
 
-    def _bring_up_to_date(self, trial: StudyTrial, state: State) -> None:
-        _, storage = self._opened
-        trial_id = self._ids[trial.number]
-        frozen = storage.get_trial(trial_id)
-        if not frozen.state.is_finished():
-            self._write_values(frozen, _values(trial, state.definition["metric"]), storage)
-            for name, value in _attributes(trial).items():
-                if frozen.user_attrs.get(name) != value:
-                    storage.set_trial_user_attr(trial_id, name, value)
-            if trial.outcome is not None:
-                self._attach(frozen, trial, state, storage)
-                self._link(frozen, trial, storage)
-                storage.set_trial_state_values(trial_id, *_told(trial))
-        if trial.finished_at is not None:
-            self._stamp(trial_id, trial, storage)
+    def _ask(self, connection: sa.Connection, last: int, state: State) -> None:
+        """Add the trials that are missing, up to this one."""
+        study, _ = self._opened
+        new = {number: state.trials[number] for number in range(last + 1) if number not in self._ids}
+        if new:
+            definition = StudyDefinition.model_validate(state.definition)
+            kinds = {name: space.distribution(parameter) for name, parameter in definition.space.items()}
+            asked = {number: (datetime.fromtimestamp(trial.asked_at), trial.raw) for number, trial in new.items()}
+            self._ids |= tables.new_trials(connection, study._study_id, asked, kinds)
 
-    def _write_values(self, frozen: FrozenTrial, values: Mapping[int, float], storage: RDBStorage) -> None:
-        """Make the intermediate values these, also where an interrupted attempt left others: Optuna removes none."""
-        stale = set(frozen.intermediate_values) - set(values)
-        if stale:
-            with storage.engine.begin() as connection:
-                columns = _INTERMEDIATE.c
-                mine = (columns.trial_id == frozen._trial_id) & columns.step.in_(stale)
-                connection.execute(sa.delete(_INTERMEDIATE).where(mine))
-        for step, value in values.items():
-            if frozen.intermediate_values.get(step) != value:
-                storage.set_trial_intermediate_value(frozen._trial_id, step, value)
+    def _report(self, connection: sa.Connection, trial: Trial, new: Sequence[Event], state: State) -> None:
+        """Write what is new of a trial without an outcome: its values, and, where more happened, its attributes."""
+        trial_id, values = self._ids[trial.number], _values(trial, state.definition["metric"])
+        if all(isinstance(event, EpochReported) for event in new):
+            epochs = {event.epoch for event in new if isinstance(event, EpochReported)}
+            values = {epoch: value for epoch, value in values.items() if epoch in epochs}
+            tables.set_reports(connection, trial_id, values, replacing=epochs)
+        else:  # another attempt takes back what the one before reported
+            tables.set_reports(connection, trial_id, values)
+            tables.set_attributes(connection, tables.ATTRIBUTES, trial_id, _attributes(trial))
 
-    def _attach(self, frozen: FrozenTrial, trial: StudyTrial, state: State, storage: RDBStorage) -> None:
-        """Attach the confusion matrix, once: the entry of a file that a crash kept from being written gets it now."""
+    def _finish(self, connection: sa.Connection, trial: Trial, state: State) -> None:
+        """Attach the confusion matrix and tell the outcome."""
+        assert trial.finished_at is not None
+        self._attach(connection, trial, state)
+        outcome, value = _told(trial)
+        began, ended = trial.attempts[-1].started_at, trial.finished_at
+        tables.finish(
+            connection,
+            self._ids[trial.number],
+            outcome,
+            value,
+            began=datetime.fromtimestamp(began),
+            ended=datetime.fromtimestamp(ended),
+        )
+        self._finished.add(trial.number)
+        self._unlinked.add(trial.number)
+
+    def _attach(self, connection: sa.Connection, trial: Trial, state: State) -> None:
+        """The artifact's id follows from the trial: a picture that a crash left is written over."""
         assert state.created is not None
         picture = figures.confusion_file(self._figures, trial, state.created.facts.get("classes", ()))
         if picture is None:
             return
-        store = FileSystemArtifactStore(self._artifacts)
-        attached = get_all_artifact_meta(frozen, storage=storage)
-        for artifact in attached:
-            with picture.open("rb") as content:
-                store.write(artifact.artifact_id, content)
-        if not attached:
-            upload_artifact(
-                artifact_store=store,
-                file_path=str(picture),
-                study_or_trial=frozen,
-                storage=storage,
-                mimetype="image/png",
-            )
+        named = f"{ledger_id(state.created)} {self._name} {trial.number} {picture.name}"
+        artifact = ArtifactMeta(str(uuid.uuid5(uuid.NAMESPACE_OID, named)), picture.name, "image/png", None)
+        with picture.open("rb") as content:
+            FileSystemArtifactStore(self._artifacts).write(artifact.artifact_id, content)
+        entry = {f"artifacts:{artifact.artifact_id}": json.dumps(asdict(artifact))}
+        tables.set_attributes(connection, tables.SYSTEM, self._ids[trial.number], entry)
 
-    def _link(self, frozen: FrozenTrial, trial: StudyTrial, storage: RDBStorage) -> None:
-        """Attach the address of the MLflow run, for which the first trials of a batch may wait a moment."""
-        attempt, started = trial.attempts[-1].number, time.monotonic()
-        while (url := self._run_url(trial.number, attempt)) is None and self._wait_s > 0:
-            time.sleep(0.05)
-            self._wait_s -= time.monotonic() - started
-            started = time.monotonic()
-        if url is None:
-            self._unlinked[trial.number] = attempt
-            return
-        self._wait_s, self._linked[trial.number] = LINK_WAIT_S, url
-        storage.set_trial_user_attr(frozen._trial_id, LINK, url)
-        self._note_link(trial.number, url)
-
-    def _stamp(self, trial_id: int, trial: StudyTrial, storage: RDBStorage) -> None:
-        """Give the trial the times of the ledger; Optuna would keep when it was told."""
-        assert trial.finished_at is not None
-        with storage.engine.begin() as connection:
-            connection.execute(
-                sa.update(_TRIALS)
-                .where(_TRIALS.c.trial_id == trial_id)
-                .values(
-                    datetime_start=datetime.fromtimestamp(trial.attempts[-1].started_at),
-                    datetime_complete=datetime.fromtimestamp(trial.finished_at),
-                )
-            )
-
-    def _add_late_links(self) -> None:
-        """Tell finished trials of MLflow runs that came to be afterwards; only a note can still be changed then."""
-        for number, attempt in list(self._unlinked.items()):
-            url = self._run_url(number, attempt)
-            if url is not None:
-                if url != self._linked.get(number):
-                    self._note_link(number, url)
-                del self._unlinked[number]
-
-    def _note_link(self, number: int, url: str) -> None:
-        """Show the link where it can be clicked: the dashboard shows an attribute as plain text."""
+    def _add_links(self, connection: sa.Connection, state: State) -> None:
+        """Lead from finished trials to their MLflow runs as these come to be: as an attribute and, to click, a note."""
         study, _ = self._opened
-        _save_note(Trial(study, self._ids[number]), f"[MLflow run]({url})")
+        for number in sorted(self._unlinked):
+            url = self._run_url(number, state.trials[number].attempts[-1].number)
+            if url is not None and url != self._links.get(number):
+                tables.set_attributes(connection, tables.ATTRIBUTES, self._ids[number], {LINK: url})
+                tables.set_note(connection, study._study_id, self._ids[number], f"[MLflow run]({url})")
+                self._links[number] = url
+            if url is not None:
+                self._unlinked.remove(number)
 
-    def _write_note(self, state: State) -> None:
+    def _write_note(self, connection: sa.Connection, state: State) -> None:
         """Say on the study's page what it asks and how to read it, with the way to MLflow once that is known."""
         study, _ = self._opened
-        url = next(filter(None, self._linked.values()), None)
+        url = next(filter(None, self._links.values()), None)
         body = _note(state, experiment_url=url.partition("/runs/")[0] if url else None)
         if body != self._noted:
-            _save_note(study, body)
+            tables.set_note(connection, study._study_id, None, body)
             self._noted = body
 
 
@@ -279,27 +265,22 @@ def _relaxed(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _asked(state: State, number: int) -> FrozenTrial:
-    """The trial as Optuna holds one that has just been asked."""
-    trial = state.trials[number]
-    definition = StudyDefinition.model_validate(state.definition)
-    frozen = optuna.trial.create_trial(
-        state=TrialState.RUNNING,
-        params=dict(trial.raw),
-        distributions={name: space.distribution(definition.space[name]) for name in trial.raw},
-        user_attrs=_attributes(trial),
-    )
-    frozen.datetime_start = datetime.fromtimestamp(trial.asked_at)
-    return frozen
+def _by_trial(events: Iterable[Event]) -> dict[int, list[Event]]:
+    """The events of each trial, in the order of their numbers."""
+    found: dict[int, list[Event]] = {}
+    for event in events:
+        if (trial := getattr(event, "trial", None)) is not None:
+            found.setdefault(trial, []).append(event)
+    return dict(sorted(found.items()))
 
 
-def _values(trial: StudyTrial, metric: str) -> dict[int, float]:
+def _values(trial: Trial, metric: str) -> dict[int, float]:
     """Epoch -> the metric, where it is finite."""
     values = {report.epoch: report.metrics.get(metric, math.nan) for report in trial.reports}
     return {epoch: value for epoch, value in values.items() if math.isfinite(value)}
 
 
-def _attributes(trial: StudyTrial) -> dict[str, Any]:
+def _attributes(trial: Trial) -> dict[str, Any]:
     """The trial's user attributes; they depend on the ledger alone, so that a rebuilt storage has the same."""
     attributes: dict[str, Any] = {f"effective_{name}": trial.hyperparameters[name] for name in trial.raw}
     attributes["baseline"] = trial.baseline
@@ -317,12 +298,12 @@ def _attributes(trial: StudyTrial) -> dict[str, Any]:
     return attributes
 
 
-def _told(trial: StudyTrial) -> tuple[TrialState, list[float] | None]:
+def _told(trial: Trial) -> tuple[TrialState, float | None]:
     """State and value for Optuna, in which a complete trial must have a finite value."""
-    values = None if trial.value is None or not math.isfinite(trial.value) else [trial.value]
-    if trial.outcome == "complete" and values:
-        return TrialState.COMPLETE, values
-    return (TrialState.PRUNED, values) if trial.outcome == "pruned" else (TrialState.FAIL, None)
+    value = None if trial.value is None or not math.isfinite(trial.value) else trial.value
+    if trial.outcome == "complete" and value is not None:
+        return TrialState.COMPLETE, value
+    return (TrialState.PRUNED, value) if trial.outcome == "pruned" else (TrialState.FAIL, None)
 
 
 def _note(state: State, *, experiment_url: str | None) -> str:
@@ -345,9 +326,3 @@ def _note(state: State, *, experiment_url: str | None) -> str:
         )
         lines.append(f"- Curves, checkpoints and the champion model: [MLflow experiment]({runs})")
     return "\n".join(lines)
-
-
-def _save_note(place: Study | Trial, body: str) -> None:
-    from optuna_dashboard import save_note
-
-    save_note(place, body)

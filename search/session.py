@@ -193,7 +193,13 @@ def _run(coordinator: Coordinator, screen: Display, ledger: Ledger, state: State
         screen.close()
         waited_s = coordinator.waited_s
         total_s = (time.time() - started) * len(coordinator.trainers)
-        closed = SessionClosed(at=time.time(), reason=reason, trained_s=max(0.0, total_s - waited_s), waited_s=waited_s)
+        closed = SessionClosed(
+            at=time.time(),
+            reason=reason,
+            trained_s=max(0.0, total_s - waited_s),
+            waited_s=waited_s,
+            slot_use=coordinator.slot_use,
+        )
         ledger.append(closed)
         apply(state, closed)
     return reason
@@ -299,7 +305,12 @@ def _further(definition: StudyDefinition, settings: Settings, state: State, reas
     if state.closed and state.closed[-1].trained_s + state.closed[-1].waited_s > 0:
         closed = state.closed[-1]
         waited = closed.waited_s / (closed.trained_s + closed.waited_s)
-        yield f"The trainers waited for work {waited:.0%} of their time."
+        used = (
+            ""
+            if closed.slot_use is None
+            else f"; {closed.slot_use:.0%} of their slots were in use while trials were left"
+        )
+        yield f"The trainers waited for work {waited:.0%} of their time{used}."
     if reason != "done":
         yield f"Stopped ({reason}); nothing is lost. To continue: {settings.command}"
     yield "To look further: python -m search.serve (Optuna dashboard and MLflow)"

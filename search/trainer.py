@@ -46,8 +46,8 @@ from search.contract import (
 )
 from search.opening import opened_objective
 
-ESTIMATE_S = 1.0
-"""How long an estimate times updates, beyond the first two."""
+WARM_UPS, ESTIMATE_S = 4, 1.0
+"""Updates before an estimate, of which a CUDA graph's capture is the last; how long it then times updates."""
 
 
 class Channel(Protocol):
@@ -290,7 +290,7 @@ class Trainer:
         objective = self._objective
         population = objective.build(order.hyperparameters, epochs=self._opening.epochs)
         population.admit(0, hyperparameters=order.hyperparameters, seed=0, fold=None)
-        for _ in range(2):
+        for _ in range(WARM_UPS):
             population.update()
         n_timed, started = 0, time.perf_counter()
         while n_timed < population.n_updates and time.perf_counter() - started < ESTIMATE_S:

@@ -55,6 +55,7 @@ class Machine:
             held_bytes=lambda: 1000 * self.n_slots,
             peak_bytes=lambda: 1000 * self.n_slots,
             free_bytes=lambda: 1000 * (holds - self.n_slots),
+            warm_ups=2,
         )
 
     def sweep(self, limit: int) -> Measurement:

@@ -17,7 +17,7 @@ from search.events import EpochReported, Event, StudyCreated, TrialFinished
 from search.follower import Follower, View
 from search.ledger import Ledger
 from search.optuna_view import CURSOR, OptunaView, open_storage
-from search.state import State, apply, fold
+from search.state import State, Trial, apply, fold
 from search.workspace import Workspace, sqlite_url
 from tests.histories import history
 
@@ -65,6 +65,11 @@ def _plain(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     return fields | {"datetime_complete": trial.datetime_complete, "artifacts": artifacts, "note": note}
 
 
+def _finite(trial: Trial) -> dict[int, float]:
+    values = {report.epoch: report.metrics["val_accuracy"] for report in trial.reports}
+    return {epoch: value for epoch, value in values.items() if math.isfinite(value)}
+
+
 def with_pictures(root: Path, drawn: Path) -> Path:
     """A workspace in which the pictures are drawn already, where that is not what is tested."""
     shutil.copytree(Workspace(drawn).figures("small_reg"), Workspace(root).figures("small_reg"))
@@ -95,8 +100,7 @@ def test_reports_of_the_last_attempt_alone_are_the_intermediate_values(written: 
     state = fold(EVENTS)
     trials = study_in(written).get_trials()
     for trial in trials:
-        reported = {r.epoch: r.metrics["val_accuracy"] for r in state.trials[trial.number].reports}
-        assert trial.intermediate_values == {e: v for e, v in reported.items() if math.isfinite(v)}
+        assert trial.intermediate_values == _finite(state.trials[trial.number])
     assert max(trials[4].intermediate_values) == 3, "the interrupted attempt had reached epoch 4"
 
 
@@ -135,6 +139,27 @@ def test_batches_decide_nothing(written: Path, tmp_path: Path, batch: int) -> No
     assert stored(tmp_path) == stored(written)
 
 
+def test_values_of_finished_trials_do_not_wait_for_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.figures.confusion_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(view_in(tmp_path), EVENTS, batch=1000)
+    reached = {trial.number: max(trial.intermediate_values) for trial in study_in(tmp_path).get_trials()}
+    assert reached == {n: max(_finite(trial)) for n, trial in fold(EVENTS).trials.items()}
+
+
+def test_study_deleted_while_it_is_written_is_an_error_mended_by_opening_it(written: Path, tmp_path: Path) -> None:
+    view = view_in(with_pictures(tmp_path, written))
+    write(view, EVENTS[:20])
+    optuna.delete_study(study_name="small_reg", storage=open_storage(Workspace(tmp_path).optuna_url))
+    with pytest.raises(ViewError):
+        view.take([(21, EVENTS[20])], fold(EVENTS[:21]))
+    write(view_in(tmp_path), EVENTS)
+    assert stored(tmp_path) == stored(written)
+
+
 @pytest.mark.parametrize("cut", [5, 33])
 def test_kill_between_write_and_cursor_leaves_the_storage_as_once(written: Path, tmp_path: Path, cut: int) -> None:
     write(view_in(with_pictures(tmp_path, written)), EVENTS[:cut])
@@ -145,12 +170,12 @@ def test_kill_between_write_and_cursor_leaves_the_storage_as_once(written: Path,
 def test_kill_between_attaching_and_telling_leaves_one_readable_picture(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     view = view_in(with_pictures(tmp_path, written))
     with monkeypatch.context() as patched:
-        patched.setattr("optuna.storages.RDBStorage.set_trial_state_values", killed)
+        patched.setattr("search.optuna_tables.finish", killed)
         with pytest.raises(KeyboardInterrupt):
             write(view, EVENTS)
     for picture in Workspace(tmp_path).optuna_artifacts.iterdir():
@@ -171,18 +196,24 @@ def test_trial_runs_as_soon_as_it_is_asked_and_stays_unfinished_while_interrupte
     assert trial.intermediate_values == {}
 
 
-def test_link_to_a_run_that_comes_late_is_added_as_a_note(
-    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("search.optuna_view.LINK_WAIT_S", 0.1)
+def test_link_to_a_run_that_comes_late_is_added(written: Path, tmp_path: Path) -> None:
     with_pictures(tmp_path, written)
     write(view_in(tmp_path, run_url=lambda trial, attempt: None), EVENTS[:-1], batch=1000)
     assert "mlflow_run" not in study_in(tmp_path).get_trials()[0].user_attrs
     write(view_in(tmp_path), EVENTS, begin=len(EVENTS) - 1)
     study = study_in(tmp_path)
+    assert stored(tmp_path)[2] == stored(written)[2]
     notes = [get_note(optuna.trial.Trial(study, trial._trial_id)) for trial in study.get_trials()]
     attempts = [2 if number == 4 else 1 for number in range(6)]
     assert notes == [f"[MLflow run]({a_url(number, attempt)})" for number, attempt in enumerate(attempts)]
+
+
+def test_link_follows_to_an_mlflow_that_was_written_anew(written: Path, tmp_path: Path) -> None:
+    write(view_in(with_pictures(tmp_path, written)), EVENTS)
+    write(view_in(tmp_path, run_url=lambda trial, attempt: "http://elsewhere"), EVENTS, begin=len(EVENTS) - 1)
+    study = study_in(tmp_path)
+    assert {trial.user_attrs["mlflow_run"] for trial in study.get_trials()} == {"http://elsewhere"}
+    assert get_note(optuna.trial.Trial(study, study.get_trials()[0]._trial_id)) == "[MLflow run](http://elsewhere)"
 
 
 def test_study_of_another_ledger_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The GPU column in one script, for a host that has torch and torchvision, numpy and safetensors, and nothing else.
+"""The GPU column in one script, for a host that has torch, torchvision and numpy, and nothing else.
 
     python -m tests.benchmarks.gpu [--data-dir DIR] [--slots 16 64] [--json FILE]
 
