@@ -114,7 +114,7 @@ def summary(folder: Path) -> str:
 
 
 def _bounds(deficits: Sequence[float]) -> tuple[float, float]:
-    from scipy.stats import t
+    from scipy.stats import t  # type: ignore[import-untyped]
 
     half = t.ppf(0.95, len(deficits) - 1) * statistics.stdev(deficits) / math.sqrt(len(deficits))
     return statistics.fmean(deficits) - half, statistics.fmean(deficits) + half
