@@ -67,7 +67,7 @@ def test_names_of_other_alphabets_are_told_apart() -> None:
 
 
 def test_curve_falls_with_the_loss_and_training_and_validation_differ_in_color() -> None:
-    falling = [dict(report.metrics) | {"train_loss": 2 * report.metrics["train_loss"]} for report in reports(2.0, 1.0, 0.5)]
+    falling = [{**report.metrics, "train_loss": 2 * report.metrics["train_loss"]} for report in reports(2.0, 1.0, 0.5)]
     told = [
         EpochReported(at=0.0, trial=0, attempt=1, epoch=epoch, metrics=metrics) for epoch, metrics in enumerate(falling)
     ]
