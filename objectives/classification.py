@@ -24,7 +24,6 @@ from objectives.hyperparameters import (
     HyperparameterError,
     Value,
     completed,
-    number,
 )
 from objectives.numbers import Draws
 from objectives.population import Evaluation, Population, Slot
@@ -179,12 +178,8 @@ class ClassificationTask:
         if slot.fold is not None:
             raise HyperparameterError(f"fold = {slot.fold}: classification has one split and no folds. Leave it out.")
         augment.check(slot.hyperparameters, input_shape=self.net.input_shape)
-        parameters, buffers = models.initial(
-            self.net,
-            initialization=str(slot.hyperparameters["initialization"]),
-            init_std=number(slot.hyperparameters, "init_std"),
-            generator=generator(slot.seed, "initial weights"),
-        )
+        drawn = generator(slot.seed, "initial weights")
+        parameters, buffers = models.initial(self.net, slot.hyperparameters, generator=drawn)
         return {n: t.to(self._dtype) for n, t in parameters.items()}, {n: t.to(self._dtype) for n, t in buffers.items()}
 
     def gradients(

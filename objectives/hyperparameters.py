@@ -58,12 +58,16 @@ NETWORK: Mapping[str, Hyperparameter] = {
     "width": Hyperparameter(kind="int", default=128, low=1, structural=True),
     "depth": Hyperparameter(kind="int", default=2, low=0, structural=True),
     "hidden": Hyperparameter(kind="layers", default=(), structural=True),  # listed: width and depth are not used
+    "pool": Hyperparameter(kind="layers", default=(), structural=True),  # a CNN's blocks that end in one; (): all
+    "dense": Hyperparameter(kind="layers", default=(), structural=True),  # a CNN's layers behind its blocks
+    "reference_class": Hyperparameter(kind="bool", default=False, structural=True),  # the first has the logit 0
     "batch_norm": Hyperparameter(kind="bool", default=False, structural=True),
     "norm_position": _choice("before", "after"),  # the activation
     "activation": _choice("relu", "leaky_relu", "gelu", "tanh"),
     "dropout": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),
-    "initialization": _choice("kaiming", "xavier", "normal", structural=False),
+    "initialization": _choice("kaiming", "xavier", "normal", "uniform", structural=False),
     "init_std": Hyperparameter(kind="float", default=0.01, low=0.0, low_open=True),  # normal
+    "init_bound": Hyperparameter(kind="float", default=0.05, low=0.0, low_open=True),  # uniform, from -bound to bound
 }
 
 AUGMENTATION: Mapping[str, Hyperparameter] = {

@@ -298,3 +298,16 @@ class Flatten:
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
         return dy.reshape(self._shape).permute(0, 1, 3, 4, 2)
+
+
+class ReferenceClass:
+    """Put the logit 0 of the first class before those of the others, (P, B, K - 1) to (P, B, K).
+
+    With two classes the one output is their log odds: cross-entropy of softmax becomes binary, of sigmoid.
+    """
+
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+        return functional.pad(x, (1, 0))
+
+    def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
+        return dy[..., 1:].contiguous()

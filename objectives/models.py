@@ -32,6 +32,12 @@ class Architecture:
     n_outputs: int
     hidden: tuple[int, ...]
     """Features or channels of each hidden layer."""
+    convolutions: int
+    """How many of them, from the first, are convolutions."""
+    pools: frozenset[int]
+    """Numbers (from 1) of the convolutions that 2 x 2 maxima follow."""
+    reference_class: bool
+    """The first output is 0, so that the others are log odds against it: one output decides between two classes."""
     norm: str
     """ "none", "before" or "after" the activation."""
     activation: str
@@ -43,11 +49,11 @@ class Architecture:
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """CNN: (H, W) that each block sees, and at last what leaves them; 2 x 2 pooling while both are at least 2."""
+        """(H, W) that each convolution sees, and at last what leaves them."""
         sizes = [(self.input_shape[1], self.input_shape[2])]
-        for _ in self.hidden:
+        for i in range(1, self.convolutions + 1):
             height, width = sizes[-1]
-            sizes.append((height // 2, width // 2) if min(height, width) >= 2 else (height, width))
+            sizes.append((height // 2, width // 2) if i in self.pools else (height, width))
         return tuple(sizes)
 
 
@@ -55,37 +61,58 @@ def architecture(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int
     """Read the network's structure; an MLP's widths halve from layer to layer, a CNN's channels double.
 
     Raises:
-        HyperparameterError: a CNN for inputs that are no images.
+        HyperparameterError: a CNN for inputs that are no images, or pools and dense layers that do not fit.
     """
-    model, hidden = str(hyperparameters["model"]), hyperparameters["hidden"]
-    assert isinstance(hidden, (tuple, list))
+    model = str(hyperparameters["model"])
+    hidden, listed, dense = (_layers_listed(hyperparameters, name) for name in ("hidden", "pool", "dense"))
     if model == "cnn" and len(input_shape) != 3:
         raise HyperparameterError(f'model = "cnn" needs images, but an input is a vector {input_shape}. Use "mlp".')
+    if model == "mlp" and (listed or dense):
+        raise HyperparameterError(
+            f'pool = {list(listed)} and dense = {list(dense)} belong to model = "cnn", got "mlp". Leave them out.'
+        )
     width, depth = int(number(hyperparameters, "width")), int(number(hyperparameters, "depth"))
-    by_width = (max(width >> i, 1) if model == "mlp" else width << i for i in range(depth))
+    hidden = hidden or tuple(max(width >> i, 1) if model == "mlp" else width << i for i in range(depth))
+    n_convolutions = len(hidden) if model == "cnn" else 0
+    fits = int(math.log2(min(input_shape[1:]))) if n_convolutions else 0
+    if any(i > n_convolutions for i in listed) or len(set(listed)) > fits:
+        raise HyperparameterError(
+            f"pool = {list(listed)}: must name at most {fits} of the {n_convolutions} blocks, since each halves "
+            f"{input_shape[1]} x {input_shape[2]} pixels. List fewer."
+        )
     return Architecture(
         model=model,
         input_shape=input_shape,
         n_outputs=n_outputs,
-        hidden=tuple(hidden) or tuple(by_width),
+        hidden=hidden + dense,
+        convolutions=n_convolutions,
+        # none listed: behind each, until a side has one pixel
+        pools=frozenset(listed or range(1, min(n_convolutions, fits) + 1)),
+        reference_class=bool(hyperparameters["reference_class"]),
         norm=str(hyperparameters["norm_position"]) if hyperparameters["batch_norm"] else "none",
         activation=str(hyperparameters["activation"]),
     )
 
 
+def _layers_listed(hyperparameters: Mapping[str, Value], name: str) -> tuple[int, ...]:
+    value = hyperparameters[name]
+    assert isinstance(value, (tuple, list)), name
+    return tuple(value)
+
+
 def shapes(net: Architecture) -> dict[str, tuple[int, ...]]:
     """Return the parameters' shapes of one slot, in the stack's layout."""
     found: dict[str, tuple[int, ...]] = {}
-    n_in = net.input_shape[0] if net.model == "cnn" else math.prod(net.input_shape)
+    n_in = net.input_shape[0] if net.convolutions else math.prod(net.input_shape)
     for i, n_out in enumerate(net.hidden, start=1):
-        found[f"layer{i}.weight"] = (n_out, 3, 3, n_in) if net.model == "cnn" else (n_in, n_out)
+        found[f"layer{i}.weight"] = (n_out, 3, 3, n_in) if i <= net.convolutions else (n_in, n_out)
         if net.hidden_bias:
             found[f"layer{i}.bias"] = (n_out,)
         if net.norm != "none":
             found[f"norm{i}.weight"] = found[f"norm{i}.bias"] = (n_out,)
-        n_in = n_out
-    n_features = n_in * math.prod(net.sizes[-1]) if net.model == "cnn" else n_in
-    return found | {"output.weight": (net.n_outputs, n_features), "output.bias": (net.n_outputs,)}
+        n_in = n_out * (math.prod(net.sizes[-1]) if i == net.convolutions else 1)
+    n_outputs = net.n_outputs - net.reference_class
+    return found | {"output.weight": (n_outputs, n_in), "output.bias": (n_outputs,)}
 
 
 def n_parameters(net: Architecture) -> int:
@@ -93,16 +120,20 @@ def n_parameters(net: Architecture) -> int:
 
 
 def initial(
-    net: Architecture, *, initialization: str, init_std: float, generator: torch.Generator
+    net: Architecture, hyperparameters: Mapping[str, Value], *, generator: torch.Generator
 ) -> tuple[Tensors, Tensors]:
     """Draw one slot's parameters and buffers, float32 on the CPU; biases start at zero, norms as the identity.
 
     Source: He et al. (2015) for "kaiming" (normal, fan in), Glorot and Bengio (2010) for "xavier" (normal).
     """
+    initialization, bound = hyperparameters["initialization"], number(hyperparameters, "init_bound")
     parameters: Tensors = {}
     for name, shape in shapes(net).items():
         if len(shape) == 1:
             parameters[name] = torch.full(shape, 1.0 if name.startswith("norm") and "weight" in name else 0.0)
+            continue
+        if initialization == "uniform":
+            parameters[name] = torch.rand(shape, generator=generator).mul_(2 * bound).sub_(bound)
             continue
         n_out = shape[1] if len(shape) == 2 and name != "output.weight" else shape[0]
         fan_in, kernel = math.prod(shape) // n_out, math.prod(shape[1:3]) if len(shape) == 4 else 1
@@ -110,8 +141,8 @@ def initial(
         std = {
             "kaiming": gain / math.sqrt(fan_in),
             "xavier": gain * math.sqrt(2.0 / (fan_in + n_out * kernel)),
-            "normal": init_std,
-        }[initialization]
+            "normal": number(hyperparameters, "init_std"),
+        }[str(initialization)]
         parameters[name] = torch.randn(shape, generator=generator).mul_(std)
     buffers: Tensors = {}
     for i, n_out in enumerate(net.hidden if net.norm != "none" else (), start=1):
@@ -126,7 +157,7 @@ class Network:
     def __init__(self, net: Architecture, *, product: torch.dtype) -> None:
         """Products and convolutions of the training are computed in the type `product`."""
         self._layers = _layers(net, product)
-        self._channels_last = net.model == "cnn"
+        self._channels_last = net.convolutions > 0
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws | None) -> Tensor:
         """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).
@@ -147,40 +178,34 @@ class Network:
 
 def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:
     found: list[layers.Layer] = []
-    cnn = net.model == "cnn"
     for i in range(1, len(net.hidden) + 1):
-        name, first, bias = f"layer{i}", i == 1, net.hidden_bias
-        found.append(
-            layers.Conv2d(name=name, product=product, bias=bias, first=first)
-            if cnn
-            else layers.Linear(name=name, product=product, bias=bias, first=first)
-        )
+        kind = layers.Conv2d if i <= net.convolutions else layers.Linear
+        found.append(kind(name=f"layer{i}", product=product, bias=net.hidden_bias, first=i == 1))
         block: list[layers.Layer] = [layers.Activation(kind=net.activation)]
-        pooled = cnn and net.sizes[i] != net.sizes[i - 1]
         if net.norm == "before":
             block.insert(0, layers.BatchNorm(name=f"norm{i}"))
         if net.norm == "after":
             block.append(layers.BatchNorm(name=f"norm{i}"))
-        if pooled and net.norm != "after" and net.activation != "gelu":
+        if i in net.pools and net.norm != "after" and net.activation != "gelu":
             # a maximum commutes with what only rises: a quarter of the numbers to activate
             block.insert(-1, layers.MaxPool2d())
-        elif pooled:
+        elif i in net.pools:
             block.append(layers.MaxPool2d())
         found += [*block, layers.Dropout(name=f"dropout {i}")]
-    if cnn:
-        found.append(layers.Flatten())
-    output = layers.Linear(name="output", product=product, transposed=True, first=not net.hidden)
-    return [*found, output]
+        if i == net.convolutions:
+            found.append(layers.Flatten())
+    found.append(layers.Linear(name="output", product=product, transposed=True, first=not net.hidden))
+    return [*found, layers.ReferenceClass()] if net.reference_class else found
 
 
 def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:
     """Return the same network as a plain module, for inputs (B, ...), with torch's own initial weights."""
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    cnn = net.model == "cnn"
-    n_in = net.input_shape[0] if cnn else math.prod(net.input_shape)
-    if not cnn:
+    n_in = net.input_shape[0] if net.convolutions else math.prod(net.input_shape)
+    if not net.convolutions:
         modules["flatten"] = nn.Flatten()
     for i, n_out in enumerate(net.hidden, start=1):
+        cnn = i <= net.convolutions
         modules[f"layer{i}"] = (
             nn.Conv2d(n_in, n_out, 3, padding=1, bias=net.hidden_bias)
             if cnn
@@ -192,14 +217,16 @@ def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:
         modules[f"activation{i}"] = _MODULES[net.activation]()
         if net.norm == "after":
             modules[f"norm{i}"] = norm
-        if cnn and net.sizes[i] != net.sizes[i - 1]:
+        if i in net.pools:
             modules[f"pool{i}"] = nn.MaxPool2d(2)
         modules[f"dropout{i}"] = nn.Dropout(dropout)
         n_in = n_out
-    if cnn:
-        modules["flatten"] = nn.Flatten()
-        n_in *= math.prod(net.sizes[-1])
-    modules["output"] = nn.Linear(n_in, net.n_outputs)
+        if i == net.convolutions:
+            modules["flatten"] = nn.Flatten()
+            n_in *= math.prod(net.sizes[-1])
+    modules["output"] = nn.Linear(n_in, net.n_outputs - net.reference_class)
+    if net.reference_class:
+        modules["reference_class"] = nn.ConstantPad1d((1, 0), 0.0)
     return nn.Sequential(modules)
 
 

@@ -28,7 +28,8 @@ def architecture(hyperparameters: dict[str, Value], input_shape: tuple[int, ...]
 
 def drawn(net: models.Architecture, seed: int, initialization: str = "kaiming") -> tuple[Tensors, Tensors]:
     draw = generator(seed, "initial weights")
-    found = models.initial(net, initialization=initialization, init_std=0.5, generator=draw)
+    given = toy.full({"initialization": initialization, "init_std": 0.5, "init_bound": 0.3})
+    found = models.initial(net, given, generator=draw)
     return tuple({n: t.double() for n, t in tensors.items()} for tensors in found)  # type: ignore[return-value]
 
 
@@ -37,7 +38,7 @@ def drawn(net: models.Architecture, seed: int, initialization: str = "kaiming") 
 def test_outputs_and_gradients_of_the_stack_equal_those_of_plain_modules(
     model: str, norm: str, activation: str
 ) -> None:
-    net = architecture(
+    assert_equal_to_plain_modules(
         {
             "model": model,
             "hidden": (5, 4, 7),
@@ -46,6 +47,22 @@ def test_outputs_and_gradients_of_the_stack_equal_those_of_plain_modules(
             "activation": activation,
         }
     )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_so_do_those_of_a_cnn_that_pools_where_listed_and_ends_in_dense_layers(norm: str) -> None:
+    position = "before" if norm == "none" else norm
+    listed: dict[str, Value] = {"model": "cnn", "hidden": (5, 4, 3), "pool": (2,), "dense": (6, 5)}
+    assert_equal_to_plain_modules({**listed, "batch_norm": norm != "none", "norm_position": position})
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_so_do_those_of_networks_without_an_output_for_the_first_class(model: str) -> None:
+    assert_equal_to_plain_modules({"model": model, "reference_class": True})
+
+
+def assert_equal_to_plain_modules(hyperparameters: dict[str, Value]) -> None:
+    net = architecture(hyperparameters)
     slots = [drawn(net, seed) for seed in range(3)]
     parameters, buffers = (
         {name: torch.stack([slot[i][name] for slot in slots]) for name in slots[0][i]} for i in (0, 1)
@@ -93,6 +110,32 @@ def test_number_of_parameters_equals_the_plain_modules(model: str, norm: str) ->
     assert models.n_parameters(net) == sum(p.numel() for p in models.single(net).parameters())
 
 
+def test_textbook_cnn_has_the_shapes_of_the_textbook() -> None:
+    listed: dict[str, Value] = {"model": "cnn", "hidden": (16, 32, 64), "pool": (2, 3), "dense": (100,)}
+    shapes = models.shapes(architecture({**listed, "batch_norm": True}, input_shape=(1, 28, 28)))
+    assert [shapes[f"layer{i}.weight"] for i in (1, 2, 3, 4)] == [
+        (16, 3, 3, 1),
+        (32, 3, 3, 16),
+        (64, 3, 3, 32),
+        (64 * 7 * 7, 100),
+    ]
+
+
+def test_pools_and_dense_layers_that_do_not_fit_are_refused() -> None:
+    for given in ({"pool": (3,)}, {"hidden": (4,) * 9, "pool": (1, 2, 3, 4)}, {"model": "mlp", "dense": (5,)}):
+        with pytest.raises(HyperparameterError, match="pool ="):
+            architecture({"model": "cnn", **given})  # type: ignore[dict-item]
+
+
+def test_one_output_against_a_reference_class_is_binary_cross_entropy() -> None:
+    net = models.architecture(toy.full({"reference_class": True}), input_shape=(7,), n_outputs=2)
+    module, x, y = models.single(net), torch.randn(9, 7), torch.arange(9) % 2
+    logits, outputs = module[:-1](x).squeeze(1), module(x)
+    assert models.shapes(net)["output.bias"] == (1,)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, y.float())
+    assert torch.nn.functional.cross_entropy(outputs, y).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_layer_has_no_bias_only_where_batch_norm_follows_at_once() -> None:
     assert "layer1.bias" in models.shapes(architecture({}))
     assert "layer1.bias" not in models.shapes(architecture({"batch_norm": True}))
@@ -100,7 +143,7 @@ def test_layer_has_no_bias_only_where_batch_norm_follows_at_once() -> None:
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
-@pytest.mark.parametrize("initialization", ["kaiming", "xavier", "normal"])
+@pytest.mark.parametrize("initialization", ["kaiming", "xavier", "normal", "uniform"])
 def test_initial_weights_have_the_spread_of_torch_init(model: str, initialization: str) -> None:
     net = architecture({"model": model, "width": 300, "depth": 1, "activation": "relu"})
     weight = models.plain(drawn(net, 0, initialization)[0])["layer1.weight"]
@@ -110,8 +153,11 @@ def test_initial_weights_have_the_spread_of_torch_init(model: str, initializatio
         torch.nn.init.kaiming_normal_(reference, nonlinearity="relu", generator=draw)
     elif initialization == "xavier":
         torch.nn.init.xavier_normal_(reference, gain=math.sqrt(2), generator=draw)
-    else:
+    elif initialization == "normal":
         torch.nn.init.normal_(reference, std=0.5, generator=draw)
+    else:
+        torch.nn.init.uniform_(reference, -0.3, 0.3, generator=draw)
+        assert weight.abs().max() <= 0.3
     assert weight.std().item() == pytest.approx(reference.std().item(), rel=0.05)
 
 

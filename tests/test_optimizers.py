@@ -30,7 +30,7 @@ def trained_by_torch(
     data, full = toy.dataset(), toy.full(trial)
     net = models.architecture(full, input_shape=(3, 8, 6), n_outputs=toy.N_CLASSES)
     draw = generator(0, "initial weights")
-    weights = models.initial(net, initialization="kaiming", init_std=1.0, generator=draw)
+    weights = models.initial(net, full, generator=draw)
     module = models.single(net).double()
     module.load_state_dict(models.plain(weights[0] | weights[1]), strict=False)
     groups: list[dict[str, object]] = [
