@@ -3,6 +3,7 @@
 classification   cross-entropy, accuracy and confusion counts of MLPs and CNNs: the built-in objective
 hyperparameters  names, kinds, ranges and defaults (without torch)
 population       the training of P slots of one structure: admission, eviction, measuring, best weights
+paired           how sure a change of a slot's validation loss is
 task             a slot of a population, and what its slots learn
 rows             how the slots' numbers are kept and updated: what both ways have in common
 compact          rows close together, each updated by fused kernels: on a CPU

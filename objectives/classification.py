@@ -48,6 +48,7 @@ class Classification:
         "val_loss": "minimize",
         "train_accuracy": "maximize",
         "val_accuracy": "maximize",
+        "val_loss_se": "none",
         "penalty": "none",
         "lr": "none",
     }
@@ -198,8 +199,8 @@ class ClassificationTask:
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
         dataset, part, n_classes = self._dataset, self._measured_part, len(self._dataset.classes)
-        loss_P, counts = self._tested(parameters, buffers, dataset.x_train[part], dataset.y_train[part])
-        val_loss_P, val_counts = self._tested(parameters, buffers, dataset.x_val, dataset.y_val)
+        loss_P, counts, _ = self._tested(parameters, buffers, dataset.x_train[part], dataset.y_train[part])
+        val_loss_P, val_counts, losses_PV = self._tested(parameters, buffers, dataset.x_val, dataset.y_val)
         losses = torch.stack([loss_P, val_loss_P], dim=1).tolist()
         confusions = torch.stack([counts, val_counts], dim=1).view(-1, 2, n_classes, n_classes).tolist()
         return [
@@ -211,8 +212,9 @@ class ClassificationTask:
                     "val_accuracy": _accuracy(own_counts),
                 },
                 confusion=tuple(tuple(row) for row in own_counts),
+                val_losses=losses_V,
             )
-            for own_losses, (train_counts, own_counts) in zip(losses, confusions, strict=True)
+            for own_losses, (train_counts, own_counts), losses_V in zip(losses, confusions, losses_PV, strict=True)
         ]
 
     def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
@@ -228,21 +230,23 @@ class ClassificationTask:
         }
         return models.plain(weights), {"configuration": json.dumps(configuration)}
 
-    def _tested(self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss (P,), float64, and counts (P, K * K) of [true class][predicted class]."""
+    def _tested(self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss (P,), float64, counts (P, K * K) of [true class][predicted class], each example's loss (P, V)."""
         n_slots, n_classes = len(parameters["output.bias"]), self.net.n_outputs
         loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
         counts = torch.zeros(n_slots, n_classes**2, dtype=torch.int64, device=self.device)
+        losses = []
         size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
         for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
             shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
             logits_PBK = self._network.forward(shared, parameters, buffers, draws=None)
             targets_PB = y_B.expand(n_slots, -1)
             losses_PB = functional.cross_entropy(logits_PBK.flatten(0, 1), targets_PB.flatten(), reduction="none")
-            loss_P += losses_PB.view(n_slots, -1).double().sum(dim=1)
+            losses.append(losses_PB.view(n_slots, -1))
+            loss_P += losses[-1].double().sum(dim=1)
             cells_PB = targets_PB * n_classes + logits_PBK.argmax(dim=2)
             counts.scatter_add_(1, cells_PB, torch.ones_like(cells_PB))
-        return loss_P / len(y), counts
+        return loss_P / len(y), counts, torch.cat(losses, dim=1)
 
     def _normalized(self, x: Tensor) -> Tensor:
         return x.to(self._dtype, copy=True).sub_(self._mean).mul_(self._inverse_std)

@@ -135,12 +135,18 @@ class Population:
         given = [slot.hyperparameters for slot in measured]
         penalties = regularizers.penalties(parameters_Pn, given, n_weights=self._layout.n_weights)
         found = self._task.measure(self._layout.views(parameters_Pn), self._buffer_layout.views(buffers), measured)
+        errors = _standard_errors(measured, found)
         return {
             slot.number: Evaluation(
-                metrics={**each.metrics, "penalty": penalty, "lr": self._plan.lr(slot, max(slot.n_updates - 1, 0))},
+                metrics={
+                    **each.metrics,
+                    **error,
+                    "penalty": penalty,
+                    "lr": self._plan.lr(slot, max(slot.n_updates - 1, 0)),
+                },
                 confusion=each.confusion,
             )
-            for slot, each, penalty in zip(measured, found, penalties, strict=True)
+            for slot, each, error, penalty in zip(measured, found, errors, penalties, strict=True)
         }
 
     def save(self, slot: int, path: Path) -> None:
@@ -164,6 +170,19 @@ class Population:
 
     def _slot(self, number_of_it: int) -> Slot:
         return next(slot for slot in self._slots if slot.number == number_of_it)
+
+
+def _standard_errors(slots: Sequence[Slot], found: Sequence[Evaluation]) -> list[dict[str, float]]:
+    """Return each slot's `val_loss_se`: of its validation loss less that of its best epoch so far, example by example.
+
+    Empty where the losses of single examples are not told.
+    """
+    errors = [
+        slot.paired.standard_error(each.val_losses, loss=each.metrics["val_loss"], n_updates=slot.n_updates)
+        for slot, each in zip(slots, found, strict=True)
+        if each.val_losses is not None
+    ]
+    return [{"val_loss_se": error} for error in torch.stack(errors).tolist()] if errors else [{} for _ in slots]
 
 
 def _taken(rows: Tensor, at: Sequence[int]) -> Tensor:

@@ -1,6 +1,6 @@
 """What a population trains: its slots, and the task that they learn.
 
-P slots in training, B examples.
+P slots in training, B examples, V validation examples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 from objectives.flat import Tensors
 from objectives.hyperparameters import Value
 from objectives.numbers import Draws
+from objectives.paired import Paired
 
 Confusion = tuple[tuple[int, ...], ...]
 
@@ -31,6 +32,7 @@ class Slot:
     """Of the examples in the current epoch (N,), where rows are compact."""
     lrs: Sequence[float] = ()
     """Of the updates of the current epoch, where rows are compact."""
+    paired: Paired = field(default_factory=Paired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class Evaluation:
 
     metrics: Mapping[str, float]
     confusion: Confusion | None = None
+    val_losses: Tensor | None = None
+    """(V,), of the validation examples, whose mean is `val_loss`; where they are given, `val_loss_se` is reported."""
 
 
 class Task(Protocol):
@@ -64,7 +68,7 @@ class Task(Protocol):
         """
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
-        """Return each slot's metrics, without `penalty` and `lr`."""
+        """Return each slot's metrics, without `penalty`, `lr` and `val_loss_se`."""
 
     def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
         """Return what to write of one slot's weights, and the metadata that rebuild the network."""

@@ -57,7 +57,11 @@ class Evaluation(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """By name; may hold NaN or infinities, which are a result (divergence), not an error."""
+        """By name; may hold NaN or infinities, which are a result (divergence), not an error.
+
+        What a diagnosis reads, where it is there: train_loss, val_loss, train_accuracy, val_accuracy, and val_loss_se,
+        the standard error of val_loss less that of the best epoch before, example by example.
+        """
 
     @property
     def confusion(self) -> Confusion | None:
@@ -131,7 +135,7 @@ class ObjectiveFactory(Protocol):
 
     @property
     def METRICS(self) -> Mapping[str, str]:  # noqa: N802
-        """Name of each reported metric -> "maximize" or "minimize"; those named `penalty` and `lr` -> "none"."""
+        """Name of each reported metric -> "maximize" or "minimize", or "none" for what is only recorded."""
 
     def __call__(
         self,
