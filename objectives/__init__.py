@@ -1,6 +1,6 @@
 """What can be trained. The only package that knows torch; it knows nothing of optuna, mlflow or search.
 
-classification   cross-entropy, accuracy and confusion counts of MLPs and CNNs: the built-in objective
+classification   cross-entropy, accuracy and confusion counts of networks of one family: the built-in objective
 hyperparameters  names, kinds, ranges and defaults (without torch)
 population       the training of P slots of one structure: admission, eviction, measuring, best weights
 paired           how sure a change of a slot's validation loss is
@@ -8,6 +8,7 @@ task             a slot of a population, and what its slots learn
 rows             how the slots' numbers are kept and updated: what both ways have in common
 compact          rows close together, each updated by fused kernels: on a CPU
 captured         rows that stay where they are, updated by a CUDA graph: on a GPU
+network          what an objective asks of its networks
 models           MLP and CNN, as one stack of P networks and as a plain module of one
 flat             all parameters of a slot as one row, and the named stacks that are views of the rows
 numbers          the slots' own hyperparameters as vectors; what an update draws at random

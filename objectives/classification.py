@@ -1,4 +1,4 @@
-"""Classification of images or vectors: cross-entropy, accuracy and confusion counts of MLPs and CNNs.
+"""Classification of images or vectors by networks of one family: cross-entropy, accuracy and confusion counts.
 
 P slots, B examples, C H W image, D features, K classes, V validation examples.
 """
@@ -13,36 +13,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from objectives import augment, models, saved
+from objectives import augment, saved
 from objectives.data import Dataset, load, stratified_split
 from objectives.flat import Tensors
 from objectives.hyperparameters import (
     AUGMENTATION,
-    NETWORK,
     TRAINING,
     Hyperparameter,
     HyperparameterError,
     Value,
     completed,
 )
+from objectives.models import BuiltIn
+from objectives.network import Arithmetic, Network, Networks
 from objectives.numbers import Draws
 from objectives.population import Evaluation, Population, Slot
-from objectives.streams import generator
 
 EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
 """Examples at once: what stays in a core's cache; what keeps a GPU busy."""
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+COMMON: Mapping[str, Hyperparameter] = {
+    **TRAINING,
+    **AUGMENTATION,
+    "label_smoothing": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),
+}
+"""What every network's classification accepts."""
+BUILT_IN = BuiltIn()
 
 
 class Classification:
     """Satisfies search.contract.Objective; the class itself is an ObjectiveFactory."""
 
-    HYPERPARAMETERS: ClassVar[Mapping[str, Hyperparameter]] = {
-        **NETWORK,
-        **TRAINING,
-        **AUGMENTATION,
-        "label_smoothing": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),
-    }
+    HYPERPARAMETERS: ClassVar[Mapping[str, Hyperparameter]] = {**BuiltIn.HYPERPARAMETERS, **COMMON}
     METRICS: ClassVar[Mapping[str, str]] = {
         "train_loss": "minimize",
         "val_loss": "minimize",
@@ -62,6 +63,7 @@ class Classification:
         device: str,
         precision: str,
         progress: Callable[[str], None],
+        networks: Networks = BUILT_IN,
     ) -> None:
         """Load and split the data.
 
@@ -69,7 +71,8 @@ class Classification:
             DataError: they are missing, damaged or of the wrong form.
         """
         self._dataset = load(data, data_dir=data_dir, seed=seed, device=device, progress=progress)
-        self._seed, self._precision = seed, precision
+        self._seed, self._precision, self._networks = seed, precision, networks
+        self._declared = {**networks.HYPERPARAMETERS, **COMMON}
         torch.backends.cudnn.allow_tf32 = False  # float32 is what was asked for, and what evaluation is done in
 
     @property
@@ -85,19 +88,17 @@ class Classification:
         }
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
-        input_shape, n_outputs = tuple(self._dataset.x_train.shape[1:]), len(self._dataset.classes)
-        full = completed(hyperparameters, self.HYPERPARAMETERS)
-        return models.n_parameters(models.architecture(full, input_shape=input_shape, n_outputs=n_outputs))
+        return self._task(hyperparameters).network.n_parameters
 
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
         """The most slots that make sense.
 
-        On a CPU convolutions gain nothing from company; and beyond 8 a doubling saves a fifth of the time at best,
+        On a CPU some networks gain nothing from company; and beyond 8 a doubling saves a fifth of the time at best,
         while many trials in flight cost the search (tests/benchmarks/README.md).
         """
         device = self._dataset.x_train.device
         if device.type == "cpu":
-            return 1 if hyperparameters.get("model") == "cnn" else 8
+            return 8 if self._task(hyperparameters).network.gains else 1
         free_bytes, _ = torch.cuda.mem_get_info(device)
         # parameters, gradients, two moments, the best weights, and as much again for activations and temporaries
         return min(max(free_bytes // (self.n_parameters(hyperparameters) * 4 * 10), 1), 64)
@@ -108,7 +109,7 @@ class Classification:
         Raises:
             HyperparameterError: this combination cannot be trained.
         """
-        return Population(self._task(hyperparameters), hyperparameters, declared=self.HYPERPARAMETERS, epochs=epochs)
+        return Population(self._task(hyperparameters), hyperparameters, declared=self._declared, epochs=epochs)
 
     def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
         """Validation loss and accuracy of saved weights; writes outputs (V, K), targets and index (V,) as npz.
@@ -139,24 +140,35 @@ class Classification:
     def _task(self, hyperparameters: Mapping[str, Value]) -> "ClassificationTask":
         return ClassificationTask(
             self._dataset,
-            completed(hyperparameters, self.HYPERPARAMETERS),
+            completed(hyperparameters, self._declared),
             seed=self._seed,
             precision=self._precision,
+            networks=self._networks,
         )
 
 
 class ClassificationTask:
     """Satisfies objectives.population.Task for the networks of one structure."""
 
-    def __init__(self, dataset: Dataset, hyperparameters: Mapping[str, Value], *, seed: int, precision: str) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        hyperparameters: Mapping[str, Value],
+        *,
+        seed: int,
+        precision: str,
+        networks: Networks = BUILT_IN,
+    ) -> None:
         """Only structural hyperparameters are read; the seed draws the measured part of the training set."""
-        self.net = models.architecture(
-            hyperparameters, input_shape=tuple(dataset.x_train.shape[1:]), n_outputs=len(dataset.classes)
+        self._dataset, self._networks, arithmetic = dataset, networks, Arithmetic.of(precision)
+        self._dtype, self._input_shape = arithmetic.dtype, tuple(dataset.x_train.shape[1:])
+        self.network: Network = networks.stacked(
+            hyperparameters,
+            input_shape=self._input_shape,
+            n_outputs=len(dataset.classes),
+            arithmetic=arithmetic,
+            device=self.device,
         )
-        self._dataset = dataset
-        self._dtype = DTYPES[precision]
-        product = torch.bfloat16 if precision == "bfloat16" else self._dtype
-        self._network = models.Network(self.net, product=product)
         scale = 255 if dataset.x_train.dtype == torch.uint8 else 1
         shape, each = dataset.x_train.shape[1:], (-1, *(1,) * (dataset.x_train.ndim - 2))
         # a number for each pixel, not for each channel: plain rows are what vector units are fastest at
@@ -178,9 +190,8 @@ class ClassificationTask:
     def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
         if slot.fold is not None:
             raise HyperparameterError(f"fold = {slot.fold}: classification has one split and no folds. Leave it out.")
-        augment.check(slot.hyperparameters, input_shape=self.net.input_shape)
-        drawn = generator(slot.seed, "initial weights")
-        parameters, buffers = models.initial(self.net, slot.hyperparameters, generator=drawn)
+        augment.check(slot.hyperparameters, input_shape=self._input_shape)
+        parameters, buffers = self.network.initial(slot)
         return {n: t.to(self._dtype) for n, t in parameters.items()}, {n: t.to(self._dtype) for n, t in buffers.items()}
 
     def gradients(
@@ -192,10 +203,10 @@ class ClassificationTask:
         else:
             x = augment.select(data, index_PB.view(-1)).view(*index_PB.shape, -1)
         x = augment.distort(self._normalized(x), draws)
-        logits_PBK = self._network.forward(x, parameters, buffers, draws=draws)
+        logits_PBK = self.network.forward(x, parameters, buffers, draws=draws)
         targets_PB = self._dataset.y_train.index_select(0, index_PB.view(-1)).view(index_PB.shape)
         dlogits_PBK = _loss_gradient(logits_PBK, targets_PB, draws)
-        self._network.backward(dlogits_PBK, parameters, into)
+        self.network.backward(dlogits_PBK, parameters, into)
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
         dataset, part, n_classes = self._dataset, self._measured_part, len(self._dataset.classes)
@@ -220,26 +231,27 @@ class ClassificationTask:
     def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
         dataset = self._dataset
         configuration = {
+            "network": saved.path_of(self._networks.build),
             "hyperparameters": dict(hyperparameters),
-            "input_shape": list(self.net.input_shape),
+            "input_shape": list(self._input_shape),
             "classes": list(dataset.classes),
             "mean": dataset.mean.tolist(),
             "std": dataset.std.tolist(),
             "data_set": dataset.name,
             "checksum": dataset.checksum,
         }
-        return models.plain(weights), {"configuration": json.dumps(configuration)}
+        return self.network.plain(weights), {"configuration": json.dumps(configuration)}
 
     def _tested(self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss (P,), float64, counts (P, K * K) of [true class][predicted class], each example's loss (P, V)."""
-        n_slots, n_classes = len(parameters["output.bias"]), self.net.n_outputs
+        n_slots, n_classes = len(next(iter(parameters.values()))), len(self._dataset.classes)
         loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
         counts = torch.zeros(n_slots, n_classes**2, dtype=torch.int64, device=self.device)
         losses = []
         size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
         for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
             shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
-            logits_PBK = self._network.forward(shared, parameters, buffers, draws=None)
+            logits_PBK = self.network.forward(shared, parameters, buffers, draws=None)
             targets_PB = y_B.expand(n_slots, -1)
             losses_PB = functional.cross_entropy(logits_PBK.flatten(0, 1), targets_PB.flatten(), reduction="none")
             losses.append(losses_PB.view(n_slots, -1))

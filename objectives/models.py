@@ -8,14 +8,18 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from objectives import layers
 from objectives.flat import Tensors
-from objectives.hyperparameters import HyperparameterError, Value, number
+from objectives.hyperparameters import NETWORK, HyperparameterError, Value, number
+from objectives.network import Arithmetic, Build
 from objectives.numbers import Draws
+from objectives.streams import generator
+from objectives.task import Slot
 
 # Source: torch.nn.init.calculate_gain; GELU's is ReLU's, near enough
 _GAIN = {"relu": math.sqrt(2.0), "leaky_relu": math.sqrt(2.0 / (1 + 0.01**2)), "gelu": math.sqrt(2.0), "tanh": 5 / 3}
@@ -156,8 +160,20 @@ class Network:
 
     def __init__(self, net: Architecture, *, product: torch.dtype) -> None:
         """Products and convolutions of the training are computed in the type `product`."""
-        self._layers = _layers(net, product)
+        self._net, self._layers = net, _layers(net, product)
         self._channels_last = net.convolutions > 0
+
+    @property
+    def n_parameters(self) -> int:
+        return n_parameters(self._net)
+
+    @property
+    def gains(self) -> bool:
+        """Convolutions of several slots take as long as one after another."""
+        return not self._channels_last
+
+    def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
+        return initial(self._net, slot.hyperparameters, generator=generator(slot.seed, "initial weights"))
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws | None) -> Tensor:
         """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).
@@ -174,6 +190,32 @@ class Network:
         """Write the gradients of all parameters, from that of the outputs of the last forward in training."""
         for layer in reversed(self._layers):
             dy_PBK = layer.backward(dy_PBK, parameters, gradients)
+
+    def plain(self, weights: Mapping[str, Tensor]) -> Tensors:
+        return plain(weights)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """Satisfies objectives.network.Networks with MLPs and CNNs."""
+
+    HYPERPARAMETERS: ClassVar = NETWORK
+
+    @property
+    def build(self) -> Build:
+        return module
+
+    def stacked(
+        self,
+        hyperparameters: Mapping[str, Value],
+        *,
+        input_shape: tuple[int, ...],
+        n_outputs: int,
+        arithmetic: Arithmetic,
+        device: torch.device,
+    ) -> Network:
+        net = architecture(hyperparameters, input_shape=input_shape, n_outputs=n_outputs)
+        return Network(net, product=arithmetic.product)
 
 
 def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:
@@ -196,6 +238,12 @@ def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:
             found.append(layers.Flatten())
     found.append(layers.Linear(name="output", product=product, transposed=True, first=not net.hidden))
     return [*found, layers.ReferenceClass()] if net.reference_class else found
+
+
+def module(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    """Return the network as a plain module, as `single` does."""
+    net = architecture(hyperparameters, input_shape=input_shape, n_outputs=n_outputs)
+    return single(net, dropout=number(hyperparameters, "dropout"))
 
 
 def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:

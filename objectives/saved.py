@@ -1,5 +1,6 @@
 """Networks rebuilt from saved weights as plain modules, to be measured, exported and used without this package."""
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from objectives.hyperparameters import Value, number
-from objectives.models import Architecture, architecture, single
+from objectives.hyperparameters import Value
+from objectives.network import Build
 
 
 class CheckpointError(Exception):
@@ -35,7 +36,10 @@ class Normalize(nn.Module):
 
 
 def configuration(checkpoint: Path) -> dict[str, Any]:
-    """Return what was written beside the weights: hyperparameters, input_shape, classes, mean, std, data_set, checksum.
+    """Return what was written beside the weights.
+
+    That is: network ("package.module:name" of what builds it), hyperparameters, input_shape, classes, mean, std,
+    data_set, checksum.
 
     Raises:
         CheckpointError: the file holds no such description.
@@ -58,11 +62,14 @@ def network(checkpoint: Path) -> nn.Sequential:
     from safetensors.torch import load_file
 
     found = configuration(checkpoint)
-    hyperparameters = _hyperparameters(found)
-    net = single(_architecture(found), dropout=number(hyperparameters, "dropout"))
-    missing, unexpected = net.load_state_dict(load_file(checkpoint), strict=False)
-    if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise CheckpointError(f"{checkpoint}: weights and description disagree: {[*missing, *unexpected]}.")
+    net = build_at(found["network"], checkpoint)(
+        _hyperparameters(found), input_shape=tuple(found["input_shape"]), n_outputs=len(found["classes"])
+    )
+    weights = load_file(checkpoint)
+    net.load_state_dict(weights, strict=False)
+    trained = {n for n, t in [*net.named_parameters(), *net.named_buffers()] if t.is_floating_point()}
+    if differing := sorted(trained ^ weights.keys()):
+        raise CheckpointError(f"{checkpoint}: weights and description disagree: {differing}.")
     shape = (-1, *(1,) * (len(found["input_shape"]) - 1))
     mean, std = (torch.tensor(found[name]).view(shape) for name in ("mean", "std"))
     return nn.Sequential(Normalize(mean, std), net.float()).eval()
@@ -82,7 +89,31 @@ def _hyperparameters(found: Mapping[str, Any]) -> dict[str, Value]:
     return {n: tuple(v) if isinstance(v, list) else v for n, v in found["hyperparameters"].items()}
 
 
-def _architecture(found: Mapping[str, Any]) -> Architecture:
-    return architecture(
-        _hyperparameters(found), input_shape=tuple(found["input_shape"]), n_outputs=len(found["classes"])
-    )
+def path_of(build: Build) -> str:
+    """Return "package.module:name", by which `build_at` finds it again.
+
+    Raises:
+        ValueError: it stands in no module under its name.
+    """
+    path = f"{build.__module__}:{build.__qualname__}"
+    if "<" in path:
+        raise ValueError(
+            f"{path}: what builds a network must be found again by its name. Define it in a module, by def."
+        )
+    return path
+
+
+def build_at(path: str, checkpoint: Path) -> Build:
+    """Import what builds the network of saved weights.
+
+    Raises:
+        CheckpointError: there is no such function any more.
+    """
+    module, _, name = path.partition(":")
+    try:
+        build: Build = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: its network is built by {path}, which cannot be imported: {error}. Run from its folder."
+        ) from error
+    return build
