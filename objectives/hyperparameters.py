@@ -37,7 +37,7 @@ def _choice(*choices: str, structural: bool = True) -> Hyperparameter:
 TRAINING: Mapping[str, Hyperparameter] = {
     # Read by population.py, whatever the network and the loss: an objective of one's own declares these too.
     "optimizer": _choice("adamw", "adam", "sgd"),
-    "batch_size": Hyperparameter(kind="int", default=128, low=1, structural=True),
+    "batch_size": Hyperparameter(kind="int", default=128, low=0, structural=True),  # 0: all examples
     "lr": Hyperparameter(kind="float", default=1e-3, low=0.0, low_open=True),
     "momentum": Hyperparameter(kind="float", default=0.9, low=0.0, high=1.0, high_open=True),  # Adam's beta1
     "nesterov": Hyperparameter(kind="bool", default=False, structural=True),

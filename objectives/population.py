@@ -42,7 +42,7 @@ class Population:
             rows: how the slots are kept and updated; by default as is fastest on the task's device.
         """
         hyperparameters = completed(hyperparameters, declared)
-        batch_size = int(number(hyperparameters, "batch_size"))
+        batch_size = int(number(hyperparameters, "batch_size")) or task.n_train
         self._task, self._declared = task, declared
         self._plan = Plan(
             names=[name for name, rule in declared.items() if rule.kind in ("float", "int", "bool")],

@@ -95,7 +95,7 @@ class StudyDefinition(BaseModel):
     epochs: int = Field(default=9, ge=1)
     timeout_s: float | None = Field(default=None, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    sampler: Literal["tpe", "random", "gp", "cmaes", "qmc"] = "tpe"
+    sampler: Literal["tpe", "random", "gp", "cmaes", "qmc", "grid"] = "tpe"
     replicates: int = Field(default=1, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -310,6 +310,24 @@ def _inconsistencies(definition: StudyDefinition) -> Iterator[tuple[str, str]]:
             )
     for name in definition.space.keys() - definition.baseline.keys():
         yield f"baseline.{name}", f"must be given: the baseline has every parameter of the space. Add {name} = VALUE."
+    if definition.sampler == "grid":
+        yield from _grid_problems(definition)
+
+
+def _grid_problems(definition: StudyDefinition) -> Iterator[tuple[str, str]]:
+    endless = [name for name, parameter in definition.space.items() if not space.options(parameter)]
+    for name in endless:
+        yield (
+            f"space.{name}",
+            f"a grid needs parameters of finitely many values, got kind = {shown(definition.space[name].kind)}. "
+            'Use kind = "choice", or another sampler.',
+        )
+    n_points = len(space.grid(definition.space))
+    if not endless and definition.n_trials > n_points:
+        yield (
+            "n_trials",
+            f"must be at most {n_points}, the points of the grid, got {definition.n_trials}. Lower n_trials.",
+        )
 
 
 def _metric_problems(definition: StudyDefinition, metrics: Mapping[str, str]) -> Iterator[str]:

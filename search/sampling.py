@@ -1,4 +1,4 @@
-"""The next trial from what is known: the baseline first, then Optuna's samplers, seeded anew for each trial."""
+"""The next trial from what is known: the baseline, then a grid or Optuna's samplers, seeded anew for each trial."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.contract import Value
 from search.definition import StudyDefinition, baseline_raw
 from search.errors import DefinitionError
-from search.space import distribution
+from search.space import distribution, grid
 from search.state import State, Trial
 
 REPLAYED = ("cmaes", "qmc")
@@ -45,6 +45,7 @@ class Sampling:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         _check_installed(definition)
         self._definition = definition
+        self._listed = _listed(definition)
         self._distributions = {name: distribution(definition.space[name]) for name in sorted(definition.space)}
         self._storage = optuna.storages.InMemoryStorage()
         self._study = optuna.create_study(
@@ -62,15 +63,18 @@ class Sampling:
             self.tell(state.trials[number])
 
     def ask(self, number: int) -> dict[str, Value]:
-        """Return the raw values of trial `number`, which must be the next; those of trial 0 are the baseline's."""
+        """Return the raw values of trial `number`, which must be the next; those of trial 0 are the baseline's.
+
+        Raises:
+            ValueError: it is not the next.
+        """
         n_asked = len(self._study.get_trials(deepcopy=False))
         if number != n_asked:
             raise ValueError(f"trials are asked in order: {n_asked} is the next, got {number}.")
-        if number == 0:
-            raw = baseline_raw(self._definition)
-            self._add(raw)
-            return raw
-        return self._ask(number)
+        if number >= len(self._listed):
+            return self._ask(number)
+        self._add(self._listed[number])
+        return self._listed[number]
 
     @property
     def can_hold(self) -> bool:
@@ -116,6 +120,13 @@ class Sampling:
         self._study.add_trial(_running(raw, self._distributions))
 
 
+def _listed(definition: StudyDefinition) -> list[dict[str, Value]]:
+    """The raw values of the trials that need no sampler: the baseline, then the other points of a grid."""
+    baseline = baseline_raw(definition)
+    points = grid(definition.space) if definition.sampler == "grid" else []
+    return [baseline, *(point for point in points if point != baseline)]
+
+
 def _running(
     raw: Mapping[str, Value], distributions: Mapping[str, optuna.distributions.BaseDistribution]
 ) -> FrozenTrial:
@@ -131,7 +142,7 @@ def _sampler(definition: StudyDefinition, number: int) -> BaseSampler:
         match definition.sampler:
             case "tpe":
                 return optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_STARTUP, multivariate=False)
-            case "random":
+            case "random" | "grid":
                 return optuna.samplers.RandomSampler(seed=seed)
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed)

@@ -12,6 +12,7 @@ Both ends are inclusive. A regularizer says what turns it off: `off = VALUE`, or
 zero, `off_below = VALUE`: what is drawn below it means 0, and the raw value for 0 is `low`.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeGuard
@@ -165,11 +166,8 @@ def contains(parameter: Parameter, effective_value: object) -> bool:
             return _is_number(value) and (
                 low <= value <= parameter.high or (parameter.off_below is not None and value == 0)
             )
-        case Int():
-            options = range(parameter.low, parameter.high + 1, parameter.step)
-            return isinstance(value, int) and not isinstance(value, bool) and value in options
-        case PowerOfTwo():
-            return isinstance(value, int) and not isinstance(value, bool) and value in parameter.powers
+        case Int() | PowerOfTwo():
+            return isinstance(value, int) and not isinstance(value, bool) and value in options(parameter)
 
 
 def described(parameter: Parameter) -> str:
@@ -178,8 +176,7 @@ def described(parameter: Parameter) -> str:
         case Bool():
             return "true or false"
         case Choice() | PowerOfTwo():
-            options = parameter.choices if isinstance(parameter, Choice) else parameter.powers
-            return "one of " + ", ".join(map(repr, options))
+            return "one of " + ", ".join(map(repr, options(parameter)))
         case LogFloat(off_below=float(threshold)):
             return f"0 (off), or from {threshold:g} to {parameter.high:g}"
         case Int(step=step) if step > 1:
@@ -188,6 +185,29 @@ def described(parameter: Parameter) -> str:
             return f"a whole number from {parameter.low} to {parameter.high}"
         case _:
             return f"a number from {parameter.low:g} to {parameter.high:g}"
+
+
+def options(parameter: Parameter) -> tuple[Value, ...]:
+    """All values of a parameter that has finitely many, raw and effective alike; none of one that has not."""
+    match parameter:
+        case Bool():
+            return (False, True)
+        case Choice():
+            return parameter.choices
+        case Int():
+            return tuple(range(parameter.low, parameter.high + 1, parameter.step))
+        case PowerOfTwo():
+            return parameter.powers
+        case _:
+            return ()
+
+
+def grid(space: Mapping[str, Parameter]) -> list[dict[str, Value]]:
+    """Every combination of the parameters' values: the last parameter changes from one to the next."""
+    return [
+        dict(zip(space, point, strict=True))
+        for point in itertools.product(*(options(parameter) for parameter in space.values()))
+    ]
 
 
 def extremes(parameter: Parameter) -> tuple[Value, ...]:

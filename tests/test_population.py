@@ -188,6 +188,11 @@ def test_evaluation_changes_nothing() -> None:
     assert toy.difference(trained.weights(0), toy.alone(trial, seed=0)) == 0
 
 
+def test_batch_size_0_makes_one_update_of_all_examples_an_epoch() -> None:
+    assert toy.population({"batch_size": 0}).n_updates == 1
+    assert toy.difference(toy.alone({"batch_size": 0}, seed=0), toy.alone({"batch_size": toy.N_TRAIN}, seed=0)) == 0
+
+
 def test_global_generator_is_never_touched() -> None:
     before = torch.get_rng_state()
     toy.alone({"dropout": 0.5, "shift": 1, "noise": 0.1, "model": "cnn", "width": 4}, seed=0, epochs=1)

@@ -1,5 +1,6 @@
 """The next trial: exact, repeatable, the same after any interruption."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -217,6 +218,27 @@ def test_what_was_trained_counts_where_another_version_of_optuna_draws_otherwise
     state.trials[2] = replace(state.trials[2], raw={**state.trials[2].raw, "width": 32, "lr": 1.5e-3})
     adopted = Sampling(wanted, state)._study.trials[2].params
     assert (adopted["width"], adopted["lr"]) == (32, 1.5e-3)
+
+
+def test_a_grid_has_the_baseline_first_and_then_every_other_combination_once() -> None:
+    choices = {"width": (16, 32), "depth": (1, 2, 3), "lr": (0.1, 1e-3), "batch_norm": (False, True)}
+    wanted = definition(
+        sampler="grid",
+        n_trials=24,
+        baseline={"width": 32, "depth": 2, "lr": 0.1, "batch_norm": False},
+        space={
+            "width": {"kind": "power_of_two", "low": 16, "high": 32},
+            "depth": {"kind": "int", "low": 1, "high": 3},
+            "lr": {"kind": "choice", "choices": [0.1, 1e-3]},
+            "batch_norm": {"kind": "bool"},
+        },
+    )
+    state = State()
+    for number in range(24):
+        asked(state, number, Sampling(wanted, state).ask(number))
+    raws = [trial.raw for trial in state.trials.values()]
+    assert raws[0] == wanted.baseline
+    assert {tuple(raw[name] for name in choices) for raw in raws} == set(itertools.product(*choices.values()))
 
 
 def test_trials_are_asked_in_order() -> None:
