@@ -85,6 +85,7 @@ class Classification:
             "n_validation": len(dataset.y_val),
             "input_shape": list(dataset.x_train.shape[1:]),
             "classes": list(dataset.classes),
+            "label_limits": dict(dataset.label_limits),
         }
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:

@@ -6,7 +6,7 @@ Legend: N examples, C H W image, D features, K classes.
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,8 @@ class Dataset:
     train_index: Tensor
     """int64 (N,), ascending: positions in the published training set, or in the user's file or folder."""
     val_index: Tensor
+    label_limits: Mapping[str, float] = field(default_factory=dict)
+    """Augmentation -> the strength beyond which an example no longer shows what its label says."""
 
 
 def load(
@@ -93,6 +95,7 @@ def load(
         std=torch.from_numpy(std).to(device),
         train_index=torch.from_numpy(kept[train]).to(device),
         val_index=torch.from_numpy(kept[val]).to(device),
+        label_limits=examples.label_limits,
     )
 
 

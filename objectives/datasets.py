@@ -9,7 +9,7 @@ import socket
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DOWNLOAD_TIMEOUT_S = 30.0
+DIGITS_LABEL_LIMITS = {"flip": 0, "flip_vertical": 0, "turn": 0, "rotate": 90}
+"""A mirrored digit is none; a 6 on its head is a 9."""
 
 
 class DataError(Exception):
@@ -39,6 +41,8 @@ class Examples:
     """Count or fraction where the study says nothing."""
     tested_elsewhere: bool = False
     """A test set was published apart: none of these examples is needed for it."""
+    label_limits: Mapping[str, float] = field(default_factory=dict)
+    """Augmentation -> the strength beyond which an example no longer shows what its label says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ class Published:
     classes: tuple[str, ...]
     validation: int
     parse: Callable[[Iterable[bytes]], tuple[NDArray[np.uint8], NDArray[np.int64]]]
+    label_limits: Mapping[str, float] = field(default_factory=dict)
 
 
 def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str], None]) -> Examples:
@@ -85,6 +90,7 @@ def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str
         classes=published.classes,
         validation=published.validation,
         tested_elsewhere=True,
+        label_limits=published.label_limits,
     )
 
 
@@ -100,7 +106,13 @@ def _digits() -> Examples:
 
     digits = load_digits()
     x = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    return Examples(name="digits", x=x, y=digits.target.astype(np.int64), classes=tuple("0123456789"))
+    return Examples(
+        name="digits",
+        x=x,
+        y=digits.target.astype(np.int64),
+        classes=tuple("0123456789"),
+        label_limits=DIGITS_LABEL_LIMITS,
+    )
 
 
 # ---------------------------------------------------------------- published sets
@@ -204,6 +216,7 @@ PUBLISHED: Mapping[str, Published] = {
         classes=tuple("0123456789"),
         validation=10_000,
         parse=_parsed_idx,
+        label_limits=DIGITS_LABEL_LIMITS,
     ),
     "fashion_mnist": Published(
         title="Fashion-MNIST",

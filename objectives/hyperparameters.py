@@ -72,6 +72,10 @@ NETWORK: Mapping[str, Hyperparameter] = {
 
 AUGMENTATION: Mapping[str, Hyperparameter] = {
     "flip": Hyperparameter(kind="bool", default=False),  # left to right, each image with probability 1/2
+    "flip_vertical": Hyperparameter(kind="bool", default=False),  # upside down, likewise
+    "turn": Hyperparameter(kind="bool", default=False),  # by 0, 90, 180 or 270 degrees, each as likely
+    "enlarge": Hyperparameter(kind="int", default=0, low=0),  # by so many pixels, then cut at random to its size
+    "salt_pepper": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0),  # part of pixels, half of them black
     "shift": Hyperparameter(kind="int", default=0, low=0),  # at most, pixels, in both directions
     "rotate": Hyperparameter(kind="float", default=0.0, low=0.0, high=180.0),  # at most, degrees, either way
     "cutout": Hyperparameter(kind="int", default=0, low=0),  # side of the square, pixels

@@ -109,7 +109,10 @@ class Objective(Protocol):
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """JSON values: data_set, checksum, n_train, n_validation, input_shape, classes (names, or an empty list)."""
+        """JSON values: data_set, checksum, n_train, n_validation, input_shape, classes (names, or an empty list).
+
+        `label_limits`, where something is known: by hyperparameter the largest value that leaves the labels true.
+        """
 
     def n_parameters(self, hyperparameters: Hyperparameters) -> int:
         """Trainable parameters of one trial."""

@@ -1,6 +1,9 @@
 """What an objective's rules say of a value."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
 from search.contract import HyperparameterRule, Value
+from search.wording import shown
 
 
 def broken_rule(value: Value, rule: HyperparameterRule) -> str | None:
@@ -23,6 +26,18 @@ def broken_rule(value: Value, rule: HyperparameterRule) -> str | None:
     ]
     noun = "a whole number" if rule.kind == "int" else "a number"
     return f"{noun} {' and '.join(filter(None, bounds))}".rstrip()
+
+
+def unsuited(values: Mapping[str, Sequence[Value]], limits: Mapping[str, float]) -> Iterator[str]:
+    """Say which of the values that a study may train are beyond what leaves the labels of its data true."""
+    for name in values.keys() & limits.keys():
+        beyond = [value for value in values[name] if isinstance(value, int | float) and value > limits[name]]
+        if beyond:
+            allowed = f"at most {limits[name]:g}" if limits[name] else "off"
+            yield (
+                f"{name} = {shown(max(beyond))} changes what an example shows, not only how: its label is then wrong. "
+                f"On these data it should be {allowed}."
+            )
 
 
 def cast(value: Value, rule: HyperparameterRule) -> Value:

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,8 @@ from search.ledger import Ledger, ownership
 from search.mlflow_view import MlflowView
 from search.optuna_view import OptunaView
 from search.retention import unexported_champion
+from search.rules import unsuited
+from search.space import extremes
 from search.state import State, apply, fold
 from search.workspace import Workspace
 
@@ -161,6 +163,8 @@ def _train(
         follower.start()
     screen = display(definition, console, quiet=settings.quiet)
     screen.say(_header(definition, state, opened, len(by_trainer)))
+    if not settings.quiet:
+        _warn_of_wrong_labels(definition, opened)
     coordinator = Coordinator(
         definition=definition,
         ledger=ledger,
@@ -252,6 +256,15 @@ def _header(definition: StudyDefinition, state: State, opened: Opened, n_trainer
     if state.finished:
         lines.append(f"continuing: {len(state.finished)} trials are finished, {len(state.waiting)} to be trained again")
     return "\n".join(lines)
+
+
+def _warn_of_wrong_labels(definition: StudyDefinition, opened: Opened) -> None:
+    values = {name: (value,) for name, value in definition.fixed.items()}
+    values |= {name: extremes(parameter) for name, parameter in definition.space.items()}
+    limits = opened.facts.get("label_limits", {})
+    assert isinstance(limits, Mapping)
+    for text in unsuited(values, limits):
+        _warn(f"Warning: {text}")
 
 
 # ---------------------------------------------------------------- views

@@ -206,6 +206,7 @@ class FakeObjective:
             "n_validation": 100,
             "input_shape": [1],
             "classes": ["even", "odd"],
+            "label_limits": self.data.get("label_limits", {}),
         }
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from objectives import augment
-from objectives.hyperparameters import HyperparameterError, Value
+from objectives.hyperparameters import AUGMENTATION, HyperparameterError, Value
 from objectives.numbers import Draws, Numbers
 from objectives.streams import key
 from tests import toy
 
 IMAGES = torch.randint(1, 256, (30, 3, 8, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 INDEX = torch.arange(30).expand(2, -1)
-NUMBERS = ("flip", "shift", "rotate", "cutout", "noise")
+NUMBERS = tuple(AUGMENTATION)
 
 
 def draws(*slots: dict[str, Value]) -> Draws:
@@ -68,6 +68,50 @@ def test_each_image_is_shifted_by_itself_black_moving_in(flip: bool) -> None:
         found.add(candidates[0])
     assert len(found) > 10
     assert {dy for _, dy, _ in found} == {dx for _, _, dx in found} == {-2, -1, 0, 1, 2}
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_flipped_both_ways_an_image_shows_one_of_four(shift: int) -> None:
+    found = []
+    for x, image in zip(gathered({"flip": True, "flip_vertical": True, "shift": shift})[0], IMAGES, strict=True):
+        ways = [image, image.flip(1), image.flip(2), image.flip(1, 2)]
+        offsets = [(dy, dx) for dy in range(-shift, shift + 1) for dx in range(-shift, shift + 1)]
+        matches = [i for i, way in enumerate(ways) if any(x.equal(shifted(way, *each)) for each in offsets)]
+        found += matches[:1]
+    assert len(found) == len(IMAGES)
+    assert set(found) == {0, 1, 2, 3}
+
+
+def test_each_image_is_turned_by_a_quarter_a_half_three_quarters_or_not() -> None:
+    square = IMAGES[:, :, :6]
+    turned = augment.gather(square, INDEX[:1], draws({"turn": True}))[0]
+    n = [
+        [x.equal(image.rot90(n, (1, 2))) for n in range(4)].index(True) for x, image in zip(turned, square, strict=True)
+    ]
+    assert set(n) == {0, 1, 2, 3}
+    with pytest.raises(HyperparameterError, match="as high as wide"):
+        augment.check(toy.full({"turn": True}), input_shape=(3, 8, 6))
+
+
+def test_salt_and_pepper_make_their_part_of_pixels_black_and_white() -> None:
+    grey = torch.full((30, 3, 40, 40), 128, dtype=torch.uint8)
+    x = augment.gather(grey, INDEX, draws({"salt_pepper": 0.2}, {"salt_pepper": 0.0}))
+    assert x[1].equal(grey)
+    assert (x[0] == x[0, :, :1]).all()  # all channels of a pixel alike
+    for value, part in ((0, 0.1), (255, 0.1), (128, 0.8)):
+        assert (x[0] == value).double().mean().item() == pytest.approx(part, abs=0.01)
+
+
+def test_enlarging_equals_resizing_and_a_random_crop() -> None:
+    x = torch.randn(2, 30, 3, 8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = distorted(x, {"enlarge": 3}, {})
+    assert y[1].equal(x[1])
+    resized = torch.nn.functional.interpolate(x[0], size=(11, 9), mode="bilinear")
+    places = set()
+    for cut, whole in zip(y[0], resized, strict=True):
+        windows = {(i, j): whole[:, i : i + 8, j : j + 6] for i in range(4) for j in range(4)}
+        places |= {place for place, window in windows.items() if torch.allclose(cut, window, atol=1e-12)}
+    assert len(places) > 8
 
 
 def test_slots_strengths_and_draws_are_their_own() -> None:

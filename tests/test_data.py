@@ -23,6 +23,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from objectives.data import DataError, Dataset, load, stratified_split
+from objectives.datasets import PUBLISHED
 
 REFUSED_PORT = "http://127.0.0.1:9/"
 
@@ -442,3 +443,11 @@ def test_wrong_data_table_is_refused_with_its_key(data: dict[str, object], messa
 
 def test_data_errors_are_for_the_user() -> None:
     assert DataError.user_message
+
+
+def test_flips_and_quarter_turns_are_known_to_break_digits_and_nothing_is_known_of_ones_own_data(
+    tmp_path: Path,
+) -> None:
+    assert set(loaded({"name": "digits"}).label_limits) == {"flip", "flip_vertical", "turn", "rotate"}
+    assert set(PUBLISHED["mnist"].label_limits) == {"flip", "flip_vertical", "turn", "rotate"}
+    assert not PUBLISHED["cifar10"].label_limits

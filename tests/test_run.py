@@ -187,6 +187,14 @@ def test_run_prints_a_plain_line_a_trial_and_the_result(
     assert len((root / "all.csv").read_text().splitlines()) == 1 + 4
 
 
+def test_augmentation_that_makes_labels_wrong_is_warned_of_once(tmp_path: Path, here: Command) -> None:
+    root = workplace(tmp_path, mlflow=False, n_trials=2, data={"label_limits": {"drop": 0.5, "quality": 1.0}})
+    told = here(root, "--study", "fake", "--trainers", "0").stderr
+    assert told.count("Warning") == 1
+    assert told.startswith("Warning: drop = 0.6 changes what an example shows")
+    assert told.rstrip().endswith("On these data it should be at most 0.5.")
+
+
 def test_second_run_trains_nothing_and_prints_the_result_and_a_higher_number_adds_just_so_many(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, here: Command
 ) -> None:
