@@ -51,6 +51,7 @@ class Classification:
         "val_accuracy": "maximize",
         "val_loss_se": "none",
         "penalty": "none",
+        "weight_norm": "none",
         "lr": "none",
     }
 

@@ -6,6 +6,7 @@ order drawn anew each epoch: what does not fill a last batch is left out of that
 is at its own update of its own epoch.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -92,6 +93,7 @@ class Population:
                 buffer_layout=self._buffer_layout,
                 dtype=next(iter(parameters.values())).dtype,
             )
+        admitted.initial_norm = _norms(self._layout.row(parameters)[: self._layout.n_weights]).item() or math.nan
         with torch.no_grad():
             self._rows.place(admitted, parameters, buffers)
 
@@ -134,6 +136,7 @@ class Population:
         parameters_Pn, buffers = _taken(self._rows.parameters, at), _taken(self._rows.buffers, at)
         given = [slot.hyperparameters for slot in measured]
         penalties = regularizers.penalties(parameters_Pn, given, n_weights=self._layout.n_weights)
+        norms: list[float] = _norms(parameters_Pn[:, : self._layout.n_weights]).tolist()
         found = self._task.measure(self._layout.views(parameters_Pn), self._buffer_layout.views(buffers), measured)
         errors = _standard_errors(measured, found)
         return {
@@ -142,11 +145,12 @@ class Population:
                     **each.metrics,
                     **error,
                     "penalty": penalty,
+                    "weight_norm": norm / slot.initial_norm,
                     "lr": self._plan.lr(slot, max(slot.n_updates - 1, 0)),
                 },
                 confusion=each.confusion,
             )
-            for slot, each, error, penalty in zip(measured, found, errors, penalties, strict=True)
+            for slot, each, error, penalty, norm in zip(measured, found, errors, penalties, norms, strict=True)
         }
 
     def save(self, slot: int, path: Path) -> None:
@@ -183,6 +187,11 @@ def _standard_errors(slots: Sequence[Slot], found: Sequence[Evaluation]) -> list
         if each.val_losses is not None
     ]
     return [{"val_loss_se": error} for error in torch.stack(errors).tolist()] if errors else [{} for _ in slots]
+
+
+def _norms(weights: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(weights, dim=-1, dtype=torch.float64)
+    return norms
 
 
 def _taken(rows: Tensor, at: Sequence[int]) -> Tensor:

@@ -3,6 +3,7 @@
 P slots in training, B examples, V validation examples.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +29,8 @@ class Slot:
     hyperparameters: Mapping[str, Value]
     n_updates: int = 0
     """Updates done."""
+    initial_norm: float = math.nan
+    """Of its weights, biases and norms left out."""
     order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """Of the examples in the current epoch (N,), where rows are compact."""
     lrs: Sequence[float] = ()

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from search import result
-from search.contract import Open, Opened
+from search.contract import Open, Opened, Value
 from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition, check_objective, differences, fingerprint
 from search.display import Display, display
@@ -259,7 +259,7 @@ def _header(definition: StudyDefinition, state: State, opened: Opened, n_trainer
 
 
 def _warn_of_wrong_labels(definition: StudyDefinition, opened: Opened) -> None:
-    values = {name: (value,) for name, value in definition.fixed.items()}
+    values: dict[str, tuple[Value, ...]] = {name: (value,) for name, value in definition.fixed.items()}
     values |= {name: extremes(parameter) for name, parameter in definition.space.items()}
     limits = opened.facts.get("label_limits", {})
     assert isinstance(limits, Mapping)

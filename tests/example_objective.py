@@ -24,7 +24,13 @@ Given = Mapping[str, Value]
 
 class TinyConvnet:
     HYPERPARAMETERS: ClassVar = {**TRAINING, "width": Hyperparameter(kind="int", default=8, low=1, structural=True)}
-    METRICS: ClassVar = {"val_loss": "minimize", "val_accuracy": "maximize", "penalty": "none", "lr": "none"}
+    METRICS: ClassVar = {
+        "val_loss": "minimize",
+        "val_accuracy": "maximize",
+        "penalty": "none",
+        "weight_norm": "none",
+        "lr": "none",
+    }
 
     def __init__(
         self,

@@ -209,3 +209,24 @@ def test_plain_adam_refuses_weight_decay() -> None:
 def test_unknown_hyperparameter_is_refused() -> None:
     with pytest.raises(HyperparameterError, match="droput"):
         toy.population({"droput": 0.1})
+
+
+def test_norm_of_the_weights_is_told_relative_to_initialization() -> None:
+    trials: list[dict[str, Value]] = [
+        {"init_std": 0.1, "initialization": "normal", "lr": 0.05},
+        {"l2": 1.0, "lr": 0.05},
+    ]
+    population = toy.population({})
+
+    def norm(slot: int) -> float:
+        weights = [w.flatten() for name, w in population.weights(slot).items() if w.ndim > 1 and "running" not in name]
+        return float(torch.linalg.vector_norm(torch.cat(weights)))
+
+    for slot, trial in enumerate(trials):
+        toy.admit(population, slot, trial, seed=slot)
+    initial = [norm(0), norm(1)]
+    assert [found.metrics["weight_norm"] for found in population.evaluate().values()] == pytest.approx([1, 1])
+    toy.train(population, epochs=5)
+    told = [found.metrics["weight_norm"] for found in population.evaluate().values()]
+    assert told == pytest.approx([norm(0) / initial[0], norm(1) / initial[1]])
+    assert told[1] < 0.5 < 1 < told[0]
