@@ -133,7 +133,8 @@ class Captured:
         self._stacks = self._layout.views(static["parameters"]), self._layout.views(static["gradients"])
         self._buffer_stacks = self._buffer_layout.views(static["buffers"])
         given = [slot.hyperparameters if slot else None for slot in self._places]
-        self._numbers = Numbers(given, self._plan.names, device=self._task.device)
+        names, switches = self._plan.names, self._plan.switches
+        self._numbers = Numbers(given, names, device=self._task.device, switches=switches, stays=True)
         self._graphs: dict[frozenset[str], Operations] = {}
         self._captured = self._capture or _capturing(self._task.device)
 

@@ -26,7 +26,7 @@ from objectives.hyperparameters import (
 )
 from objectives.models import BuiltIn
 from objectives.network import Arithmetic, Network, Networks
-from objectives.numbers import Draws
+from objectives.numbers import Draws, Numbers, named
 from objectives.population import Evaluation, Population, Slot
 
 EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
@@ -212,8 +212,11 @@ class ClassificationTask:
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
         dataset, part, n_classes = self._dataset, self._measured_part, len(self._dataset.classes)
-        loss_P, counts, _ = self._tested(parameters, buffers, dataset.x_train[part], dataset.y_train[part])
-        val_loss_P, val_counts, losses_PV = self._tested(parameters, buffers, dataset.x_val, dataset.y_val)
+        names, switches = named(self._networks.HYPERPARAMETERS)
+        given = [slot.hyperparameters for slot in slots]
+        draws = Draws(numbers=Numbers(given, names, device=self.device, switches=switches))
+        loss_P, counts, _ = self._tested(parameters, buffers, draws, dataset.x_train[part], dataset.y_train[part])
+        val_loss_P, val_counts, losses_PV = self._tested(parameters, buffers, draws, dataset.x_val, dataset.y_val)
         losses = torch.stack([loss_P, val_loss_P], dim=1).tolist()
         confusions = torch.stack([counts, val_counts], dim=1).view(-1, 2, n_classes, n_classes).tolist()
         return [
@@ -242,9 +245,11 @@ class ClassificationTask:
             "data_set": dataset.name,
             "checksum": dataset.checksum,
         }
-        return self.network.plain(weights), {"configuration": json.dumps(configuration)}
+        return self.network.plain(weights, hyperparameters), {"configuration": json.dumps(configuration)}
 
-    def _tested(self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _tested(
+        self, parameters: Tensors, buffers: Tensors, draws: Draws, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss (P,), float64, counts (P, K * K) of [true class][predicted class], each example's loss (P, V)."""
         n_slots, n_classes = len(next(iter(parameters.values()))), len(self._dataset.classes)
         loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
@@ -253,7 +258,7 @@ class ClassificationTask:
         size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
         for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
             shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
-            logits_PBK = self.network.forward(shared, parameters, buffers, draws=None)
+            logits_PBK = self.network.forward(shared, parameters, buffers, draws=draws)
             targets_PB = y_B.expand(n_slots, -1)
             losses_PB = functional.cross_entropy(logits_PBK.flatten(0, 1), targets_PB.flatten(), reduction="none")
             losses.append(losses_PB.view(n_slots, -1))

@@ -61,7 +61,7 @@ NETWORK: Mapping[str, Hyperparameter] = {
     "pool": Hyperparameter(kind="layers", default=(), structural=True),  # a CNN's blocks that end in one; (): all
     "dense": Hyperparameter(kind="layers", default=(), structural=True),  # a CNN's layers behind its blocks
     "reference_class": Hyperparameter(kind="bool", default=False, structural=True),  # the first has the logit 0
-    "batch_norm": Hyperparameter(kind="bool", default=False, structural=True),
+    "batch_norm": Hyperparameter(kind="bool", default=False),
     "norm_position": _choice("before", "after"),  # the activation
     "activation": _choice("relu", "leaky_relu", "gelu", "tanh"),
     "dropout": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),

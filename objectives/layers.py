@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from objectives.flat import Tensors
-from objectives.numbers import Draws
+from objectives.numbers import Draws, Part
 from objectives.streams import bits
 
 aten: Any = torch.ops.aten
@@ -27,8 +27,8 @@ EPS, STATISTICS_MOMENTUM = 1e-5, 0.1
 class Layer(Protocol):
     """A layer remembers its last forward in training: one backward belongs to it."""
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
-        """Return the outputs; `draws` is None in eval mode. May overwrite x."""
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
+        """Return the outputs, in eval mode if nothing is drawn. May overwrite x."""
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
         """Return the gradient of x from that of the outputs, which it may overwrite."""
@@ -49,10 +49,10 @@ class Linear:
     """Nobody wants the gradient of its input."""
     _x: Tensor = field(init=False, repr=False)
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         weight = self._weight(parameters)
-        if draws is None or self.product == weight.dtype:
-            if draws is not None:
+        if not draws.training or self.product == weight.dtype:
+            if draws.training:
                 self._x = x
             return torch.baddbmm(self._bias(parameters), x, weight) if self.bias else torch.bmm(x, weight)
         self._x = x.to(self.product)
@@ -98,11 +98,11 @@ class Conv2d:
     first: bool = False
     _x: list[Tensor] = field(init=False, repr=False)
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         weight = parameters[f"{self.name}.weight"]
-        product = self.product if draws is not None else weight.dtype
+        product = self.product if draws.training else weight.dtype
         images, kernels = _grouped(x.to(product), weight.to(product))
-        if draws is not None:
+        if draws.training:
             self._x = images
         padding = weight.shape[2] // 2
         groups = weight.shape[0] // len(images)
@@ -151,38 +151,70 @@ def _ungrouped(images: Sequence[Tensor], groups: int) -> Tensor:
 class BatchNorm:
     """Normalize each slot's features (last dimension) over all else; training moves the running statistics in place.
 
-    One call for all slots: P * D features beside each other, in torch's own kernel.
+    One call for all slots that do it: their features beside each other, in torch's own kernel. The other slots' inputs
+    pass, with the bias added where the layer before has none; what they do not use (the weight, and a bias that nothing
+    is added to) is zero and has no gradient, so that decay and penalties leave it at that.
     """
 
     name: str
+    shifts: bool
+    """A slot without it adds the bias: that of the layer before, which has none of its own."""
+    _part: Part | None = field(init=False, repr=False)
+    """The slots that normalize, or None where nobody does."""
     _x: Tensor = field(init=False, repr=False)
     _statistics: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
-        weight, bias = (parameters[f"{self.name}.{part}"].reshape(-1) for part in ("weight", "bias"))
-        running = [buffers[f"{self.name}.{part}"] for part in ("running_mean", "running_var")]
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
+        self._part = part = draws.numbers.having("batch_norm") if draws.numbers.used("batch_norm") else None
+        bias = parameters[f"{self.name}.bias"]
+        bias = bias.view(len(bias), *(1,) * (x.ndim - 2), -1)
+        if part is None:
+            return x.add_(bias) if self.shifts else x
+        normalized = self._normalized(part, x, parameters, buffers, training=draws.training)
+        if part.whole:
+            return normalized
+        y = x + bias if self.shifts else x.clone()
+        part.put(normalized, into=y)
+        return y
+
+    def _normalized(self, part: Part, x: Tensor, parameters: Tensors, buffers: Tensors, *, training: bool) -> Tensor:
+        taken = part.taken(x)
+        weight, bias = (part.taken(parameters[f"{self.name}.{own}"]).reshape(-1) for own in ("weight", "bias"))
+        running = [buffers[f"{self.name}.{own}"] for own in ("running_mean", "running_var")]
         # rows of `running` are not contiguous where several slots are trained: torch then updates a copy
-        mean, var = (stack.reshape(-1) for stack in running)
-        beside = _beside(x)
-        y, *statistics = torch.native_batch_norm(
-            beside, weight, bias, mean, var, draws is not None, STATISTICS_MOMENTUM, EPS
-        )
-        if draws is not None:
+        mean, var = (part.taken(stack).reshape(-1) for stack in running)
+        if part.mask is not None:
+            mean, var = mean.clone(), var.clone()
+        beside = _beside(taken)
+        y, *statistics = torch.native_batch_norm(beside, weight, bias, mean, var, training, STATISTICS_MOMENTUM, EPS)
+        if training:
             self._x, self._statistics = beside, (statistics[0], statistics[1])
-            for stack, moved in zip(running, (mean, var), strict=True):
-                if stack.data_ptr() != moved.data_ptr():
-                    stack.copy_(moved.view_as(stack))
-        return _apart(y, x.shape)
+            for stack, values in zip(running, (mean, var), strict=True):
+                part.put(values.view(-1, stack.shape[1]), into=stack)
+        return _apart(y, taken.shape)
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
-        weight = parameters[f"{self.name}.weight"]
-        mean, invstd = self._statistics
-        dx, dweight, dbias = aten.native_batch_norm_backward(
-            _beside(dy), self._x, weight.reshape(-1), None, None, mean, invstd, True, EPS, [True, True, True]
+        dweight, dbias = (gradients[f"{self.name}.{own}"] for own in ("weight", "bias"))
+        part = self._part
+        if part is None or not part.whole:
+            dweight.zero_()
+            if self.shifts:
+                torch.sum(dy, tuple(range(1, dy.ndim - 1)), out=dbias)
+            else:
+                dbias.zero_()
+        if part is None:
+            return dy
+        taken, weight = part.taken(dy), part.taken(parameters[f"{self.name}.weight"])
+        dx, *found = aten.native_batch_norm_backward(
+            _beside(taken), self._x, weight.reshape(-1), None, None, *self._statistics, True, EPS, [True, True, True]
         )
-        gradients[f"{self.name}.weight"].copy_(dweight.view_as(weight))
-        gradients[f"{self.name}.bias"].copy_(dbias.view_as(weight))
-        return _apart(dx, dy.shape)
+        for into, values in zip((dweight, dbias), found, strict=True):
+            part.put(values.view_as(weight), into=into)
+        dx = _apart(dx, taken.shape)
+        if part.whole:
+            return dx
+        part.put(dx, into=dy)
+        return dy
 
 
 def _beside(x: Tensor) -> Tensor:
@@ -204,7 +236,7 @@ class Activation:
     _kept: Tensor = field(init=False, repr=False)
     """The outputs; gelu's inputs."""
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         match self.kind:
             case "relu":
                 y = x.relu_()
@@ -214,7 +246,7 @@ class Activation:
                 y = x.tanh_()
             case _:
                 y = functional.gelu(x)
-        if draws is not None:
+        if draws.training:
             self._kept = x if self.kind == "gelu" else y
         return y
 
@@ -242,8 +274,8 @@ class Dropout:
     name: str
     _factors: Tensor | None = field(default=None, repr=False)
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
-        if draws is None or not draws.numbers.used("dropout"):
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
+        if not draws.training or not draws.numbers.used("dropout"):
             self._factors = None
             return x
         dropped_P1 = draws.numbers["dropout"].mul(65536).round_().clamp_(max=65535).unsqueeze(1)
@@ -264,10 +296,10 @@ class MaxPool2d:
     _x: Tensor = field(init=False, repr=False)
     _index: Tensor = field(init=False, repr=False)
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         images = x.flatten(0, 1).permute(0, 3, 1, 2)
         y, index = aten.max_pool2d_with_indices(images, [2, 2], [2, 2])
-        if draws is not None:
+        if draws.training:
             self._x, self._index = images, index
         return _apart_again(y, x)
 
@@ -290,9 +322,9 @@ class Flatten:
 
     _shape: torch.Size = field(init=False, repr=False)
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         y = x.permute(0, 1, 4, 2, 3)
-        if draws is not None:
+        if draws.training:
             self._shape = y.shape
         return y.flatten(2)
 
@@ -306,7 +338,7 @@ class ReferenceClass:
     With two classes the one output is their log odds: cross-entropy of softmax becomes binary, of sigmoid.
     """
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         return functional.pad(x, (1, 0))
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:

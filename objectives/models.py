@@ -2,6 +2,8 @@
 
 P slots, B examples, K outputs. Parameters go by the plain module's names; in the stack a hidden Linear's weight lies
 (in, out), the last one's (out, in) and a convolution's (out, h, w, in): as products are fastest, and without a copy.
+A stack holds networks with BatchNorm and without: there a norm stands in every block, and passes on what a slot without
+it has (layers.BatchNorm); a plain module has what its own trial has.
 """
 
 import math
@@ -28,7 +30,7 @@ _MODULES = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "tanh"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What decides a network's shapes and graph."""
+    """What decides a network's shapes and graph; only in the plain module `batch_norm` does."""
 
     model: str
     input_shape: tuple[int, ...]
@@ -42,14 +44,15 @@ class Architecture:
     """Numbers (from 1) of the convolutions that 2 x 2 maxima follow."""
     reference_class: bool
     """The first output is 0, so that the others are log odds against it: one output decides between two classes."""
-    norm: str
-    """ "none", "before" or "after" the activation."""
+    batch_norm: bool
+    norm_position: str
+    """ "before" or "after" the activation."""
     activation: str
 
     @property
-    def hidden_bias(self) -> bool:
-        """BatchNorm right behind a layer takes the layer's bias away again: then there is none."""
-        return self.norm != "before"
+    def norm(self) -> str:
+        """Of the plain module: "none", or the position."""
+        return self.norm_position if self.batch_norm else "none"
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -93,7 +96,8 @@ def architecture(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int
         # none listed: behind each, until a side has one pixel
         pools=frozenset(listed or range(1, min(n_convolutions, fits) + 1)),
         reference_class=bool(hyperparameters["reference_class"]),
-        norm=str(hyperparameters["norm_position"]) if hyperparameters["batch_norm"] else "none",
+        batch_norm=bool(hyperparameters["batch_norm"]),
+        norm_position=str(hyperparameters["norm_position"]),
         activation=str(hyperparameters["activation"]),
     )
 
@@ -110,17 +114,18 @@ def shapes(net: Architecture) -> dict[str, tuple[int, ...]]:
     n_in = net.input_shape[0] if net.convolutions else math.prod(net.input_shape)
     for i, n_out in enumerate(net.hidden, start=1):
         found[f"layer{i}.weight"] = (n_out, 3, 3, n_in) if i <= net.convolutions else (n_in, n_out)
-        if net.hidden_bias:
-            found[f"layer{i}.bias"] = (n_out,)
-        if net.norm != "none":
-            found[f"norm{i}.weight"] = found[f"norm{i}.bias"] = (n_out,)
+        if net.norm_position == "after":
+            found[f"layer{i}.bias"] = (n_out,)  # BatchNorm right behind a layer has the only bias that matters
+        found[f"norm{i}.weight"] = found[f"norm{i}.bias"] = (n_out,)
         n_in = n_out * (math.prod(net.sizes[-1]) if i == net.convolutions else 1)
     n_outputs = net.n_outputs - net.reference_class
     return found | {"output.weight": (n_outputs, n_in), "output.bias": (n_outputs,)}
 
 
 def n_parameters(net: Architecture) -> int:
-    return sum(math.prod(shape) for shape in shapes(net).values())
+    """Return those of the plain module."""
+    found = {name: torch.empty(shape, device="meta") for name, shape in shapes(net).items()}
+    return sum(tensor.numel() for tensor in plain(found, batch_norm=net.batch_norm).values())
 
 
 def initial(
@@ -128,13 +133,16 @@ def initial(
 ) -> tuple[Tensors, Tensors]:
     """Draw one slot's parameters and buffers, float32 on the CPU; biases start at zero, norms as the identity.
 
+    Without BatchNorm the norms' weights are zero, and stay so.
+
     Source: He et al. (2015) for "kaiming" (normal, fan in), Glorot and Bengio (2010) for "xavier" (normal).
     """
     initialization, bound = hyperparameters["initialization"], number(hyperparameters, "init_bound")
     parameters: Tensors = {}
     for name, shape in shapes(net).items():
         if len(shape) == 1:
-            parameters[name] = torch.full(shape, 1.0 if name.startswith("norm") and "weight" in name else 0.0)
+            scales = hyperparameters["batch_norm"] and name.startswith("norm") and name.endswith("weight")
+            parameters[name] = torch.full(shape, 1.0 if scales else 0.0)
             continue
         if initialization == "uniform":
             parameters[name] = torch.rand(shape, generator=generator).mul_(2 * bound).sub_(bound)
@@ -149,7 +157,7 @@ def initial(
         }[str(initialization)]
         parameters[name] = torch.randn(shape, generator=generator).mul_(std)
     buffers: Tensors = {}
-    for i, n_out in enumerate(net.hidden if net.norm != "none" else (), start=1):
+    for i, n_out in enumerate(net.hidden, start=1):
         buffers[f"norm{i}.running_mean"] = torch.zeros(n_out)
         buffers[f"norm{i}.running_var"] = torch.ones(n_out)
     return parameters, buffers
@@ -175,11 +183,11 @@ class Network:
     def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
         return initial(self._net, slot.hyperparameters, generator=generator(slot.seed, "initial weights"))
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws) -> Tensor:
         """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).
 
         Args:
-            draws: of this update, in training; None means eval mode: no dropout, running statistics.
+            draws: of this update, in training; in eval mode the slots' numbers alone: no dropout, running statistics.
         """
         x = x.permute(0, 1, 3, 4, 2) if self._channels_last else x.flatten(2)
         for layer in self._layers:
@@ -191,8 +199,8 @@ class Network:
         for layer in reversed(self._layers):
             dy_PBK = layer.backward(dy_PBK, parameters, gradients)
 
-    def plain(self, weights: Mapping[str, Tensor]) -> Tensors:
-        return plain(weights)
+    def plain(self, weights: Mapping[str, Tensor], hyperparameters: Mapping[str, Value]) -> Tensors:
+        return plain(weights, batch_norm=bool(hyperparameters["batch_norm"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +229,11 @@ class BuiltIn:
 def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:
     found: list[layers.Layer] = []
     for i in range(1, len(net.hidden) + 1):
-        kind = layers.Conv2d if i <= net.convolutions else layers.Linear
-        found.append(kind(name=f"layer{i}", product=product, bias=net.hidden_bias, first=i == 1))
+        kind, before = layers.Conv2d if i <= net.convolutions else layers.Linear, net.norm_position == "before"
+        found.append(kind(name=f"layer{i}", product=product, bias=not before, first=i == 1))
         block: list[layers.Layer] = [layers.Activation(kind=net.activation)]
-        if net.norm == "before":
-            block.insert(0, layers.BatchNorm(name=f"norm{i}"))
-        if net.norm == "after":
-            block.append(layers.BatchNorm(name=f"norm{i}"))
-        if i in net.pools and net.norm != "after" and net.activation != "gelu":
+        block.insert(0 if before else 1, layers.BatchNorm(name=f"norm{i}", shifts=before))
+        if i in net.pools and before and net.activation != "gelu":
             # a maximum commutes with what only rises: a quarter of the numbers to activate
             block.insert(-1, layers.MaxPool2d())
         elif i in net.pools:
@@ -255,9 +260,9 @@ def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:
     for i, n_out in enumerate(net.hidden, start=1):
         cnn = i <= net.convolutions
         modules[f"layer{i}"] = (
-            nn.Conv2d(n_in, n_out, 3, padding=1, bias=net.hidden_bias)
+            nn.Conv2d(n_in, n_out, 3, padding=1, bias=net.norm != "before")
             if cnn
-            else nn.Linear(n_in, n_out, bias=net.hidden_bias)
+            else nn.Linear(n_in, n_out, bias=net.norm != "before")
         )
         norm = nn.BatchNorm2d(n_out) if cnn else nn.BatchNorm1d(n_out)
         if net.norm == "before":
@@ -278,9 +283,14 @@ def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(modules)
 
 
-def plain(weights: Mapping[str, Tensor]) -> Tensors:
-    """Return one slot's parameters and buffers in the plain module's layout, for `load_state_dict`."""
-    return {name: _turned(name, tensor).contiguous() for name, tensor in weights.items()}
+def plain(weights: Mapping[str, Tensor], *, batch_norm: bool) -> Tensors:
+    """Return one slot's parameters and buffers as the plain module has them, for `load_state_dict`."""
+    found = {name: _turned(name, tensor).contiguous() for name, tensor in weights.items()}
+    if batch_norm:
+        return found
+    layers_own = {name: tensor for name, tensor in found.items() if not name.startswith("norm")}
+    biases = {n.replace("norm", "layer"): t for n, t in found.items() if n.startswith("norm") and n.endswith(".bias")}
+    return biases | layers_own
 
 
 def _turned(name: str, tensor: Tensor) -> Tensor:

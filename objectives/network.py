@@ -48,18 +48,19 @@ class Network(Protocol):
     def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
         """Return one slot's parameters and buffers (without the leading dimension), from its seed alone."""
 
-    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws | None) -> Tensor:
+    def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws) -> Tensor:
         """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).
 
         Args:
-            draws: of this update, in training, which may change the buffers in place; None means eval mode.
+            draws: of this update, in training, which may change the buffers in place; in eval mode (not
+                `draws.training`) the slots' numbers alone.
         """
 
     def backward(self, dy_PBK: Tensor, parameters: Tensors, gradients: Tensors) -> None:
         """Write the gradients of all parameters, from that of the outputs of the last forward in training."""
 
-    def plain(self, weights: Mapping[str, Tensor]) -> Tensors:
-        """Return one slot's parameters and buffers in the plain module's layout, for `load_state_dict`."""
+    def plain(self, weights: Mapping[str, Tensor], hyperparameters: Mapping[str, Value]) -> Tensors:
+        """Return one slot's parameters and buffers as its plain module has them, for `load_state_dict`."""
 
 
 class Networks(Protocol):

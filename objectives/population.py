@@ -18,6 +18,7 @@ from objectives.captured import Captured
 from objectives.compact import Compact
 from objectives.flat import Layout, Tensors
 from objectives.hyperparameters import Hyperparameter, Value, completed, number
+from objectives.numbers import named
 from objectives.rows import MakeRows, Plan, Rows
 from objectives.task import Evaluation, Slot, Task, differentiate
 
@@ -45,8 +46,10 @@ class Population:
         hyperparameters = completed(hyperparameters, declared)
         batch_size = int(number(hyperparameters, "batch_size")) or task.n_train
         self._task, self._declared = task, declared
+        names, switches = named(declared)
         self._plan = Plan(
-            names=[name for name, rule in declared.items() if rule.kind in ("float", "int", "bool")],
+            names=names,
+            switches=switches,
             optimizer=str(hyperparameters["optimizer"]),
             nesterov=bool(hyperparameters["nesterov"]),
             batch_size=batch_size,

@@ -23,6 +23,8 @@ class Plan:
 
     names: Sequence[str]
     """Of the hyperparameters that are numbers."""
+    switches: Sequence[str]
+    """Those of them that a slot has on or off."""
     optimizer: str
     nesterov: bool
     batch_size: int

@@ -67,7 +67,7 @@ class Task(Protocol):
 
         May change the buffers in place. A loss that is differentiated automatically calls `differentiate`.
         A GPU repeats the operations of one call in all others (a CUDA graph): which they are may depend on
-        `draws.numbers.used` and on shapes, and none may wait for the device (`.item()`, `torch.tensor`, `x[mask]`).
+        `draws.numbers.in_use` and on shapes, and none may wait for the device (`.item()`, `torch.tensor`, `x[mask]`).
         """
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:

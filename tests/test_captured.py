@@ -48,7 +48,7 @@ def eventful(trained: Population, poison: Callable[[int], None] = lambda row: No
     run(trained, 4)
     toy.admit(trained, 3, TRIAL, seed=3)
     run(trained, 4)
-    toy.admit(trained, 4, PLAIN | {"label_smoothing": 0.1, "exempt": "none", "l2": 0.01}, seed=4)
+    toy.admit(trained, 4, {"lr": 3e-3} | {"label_smoothing": 0.1, "exempt": "none", "l2": 0.01}, seed=4)
     trained.forget([1])
     poison(1)
     run(trained, 6)
@@ -128,15 +128,17 @@ def test_update_is_the_same_operations_on_the_same_tensors_whoever_came_and_went
     }
     everything = structure | augmentation | penalties
     traces, recorders = [], []
-    trained = toy.population(structure, rows=partial(Captured, room=3))
+    trained = toy.population(structure, rows=partial(Captured, room=6))
     for seed in range(3):
-        toy.admit(trained, seed, everything | {"lr": 0.01 / (seed + 1), "dropout": 0.1 + 0.1 * seed}, seed=seed)
+        own: dict[str, Value] = {"lr": 0.01 / (seed + 1), "dropout": 0.1 + 0.1 * seed}
+        toy.admit(trained, seed, everything | own, seed=seed)
+        toy.admit(trained, 10 + seed, everything | own | {"batch_norm": False}, seed=10 + seed)
         run(trained, 2 * seed + 1)
         with Recorder() as recorder, torch.no_grad():
             rows_of(trained)._operations()
         traces.append(recorder.trace())
         recorders.append(recorder)  # what it made must not lend its addresses to the next
-        trained.retire([seed - 1])
+        trained.retire([seed - 1, 10 + seed - 1])
     assert traces[0] == traces[1] == traces[2]
     assert len(traces[0]) > 100
 
@@ -149,12 +151,13 @@ def test_update_captures_anew_only_where_something_else_is_used() -> None:
         return operations
 
     trained, counts = toy.population({}, rows=partial(Captured, capture=capture, room=2)), []
-    for slot, own in enumerate([{"dropout": 0.2}, {}, {"dropout": 0.1}, {}, {"noise": 0.1}]):
+    trials: list[dict[str, Value]] = [{"dropout": 0.2}, {}, {"dropout": 0.1}, {"batch_norm": True}, {"noise": 0.1}]
+    for slot, own in enumerate(trials):
         toy.admit(trained, slot, own, seed=slot)
         run(trained, 2)
         trained.retire([slot])
         counts.append(len(captured))
-    assert counts == [1, 2, 2, 2, 3]
+    assert counts == [1, 2, 2, 3, 4]
 
 
 def test_room_for_all_who_come_together_is_made_at_once() -> None:

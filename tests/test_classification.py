@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from objectives import saved
@@ -22,25 +23,32 @@ def digits() -> Classification:
     )
 
 
-def trained(trial: dict[str, Value], *, epochs: int = 3, vectors: bool = False) -> Population:
+def trained(
+    trial: dict[str, Value], *, epochs: int = 3, vectors: bool = False, company: dict[str, Value] | None = None
+) -> Population:
     population = toy.population(trial, epochs=epochs, vectors=vectors)
     toy.admit(population, 0, trial, seed=0)
+    if company is not None:
+        toy.admit(population, 1, company, seed=1)
     toy.train(population, epochs=epochs)
     population.keep(0)
     return population
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("norm_position", ["before", "after"])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_saved_network_gives_the_losses_accuracy_and_confusion_of_the_stack(
-    model: str, norm_position: str, tmp_path: Path
+    model: str, norm_position: str, batch_norm: bool, tmp_path: Path
 ) -> None:
-    trial: dict[str, Value] = {"model": model, "batch_norm": True, "norm_position": norm_position, "dropout": 0.3}
-    population = trained(trial)
+    trial: dict[str, Value] = {"model": model, "norm_position": norm_position, "dropout": 0.3}
+    population = trained(trial | {"batch_norm": batch_norm}, company=trial | {"batch_norm": not batch_norm})
     population.save(0, tmp_path / "w.safetensors")
     data, found = toy.dataset(), population.evaluate()[0]
+    network = saved.network(tmp_path / "w.safetensors")
+    assert batch_norm == any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
     with torch.inference_mode():
-        outputs = saved.network(tmp_path / "w.safetensors")(data.x_val.float() / 255)
+        outputs = network(data.x_val.float() / 255)
     predicted = outputs.argmax(1)
     assert found.metrics["val_loss"] == pytest.approx(functional.cross_entropy(outputs, data.y_val).item(), rel=1e-5)
     assert found.metrics["val_accuracy"] == (predicted == data.y_val).double().mean().item()

@@ -519,8 +519,15 @@ def test_the_baseline_is_trained_as_the_file_says() -> None:
 def test_structure_names_what_differs_from_the_defaults_in_the_order_of_the_rules() -> None:
     defaults = {name: rule.default for name, rule in RULES.items()}
     assert structure(defaults, RULES) == "default"
-    chosen = defaults | {"batch_norm": True, "depth": 3, "width": 512, "hidden": (5, 4), "lr": 0.5, "dropout": 0.5}
-    assert structure(chosen, RULES) == "width=512 depth=3 hidden=5,4 batch_norm=true"
+    chosen = defaults | {
+        "batch_norm": True,
+        "depth": 3,
+        "width": 512,
+        "hidden": (5, 4),
+        "norm_position": "after",
+        "lr": 0.5,
+    }
+    assert structure(chosen, RULES) == "width=512 depth=3 hidden=5,4 norm_position=after"
 
 
 STRUCTURAL = {

@@ -18,17 +18,19 @@ def draw(*shape: int) -> Tensor:
 
 def draws(rates: list[float], *, seeds: list[int] | None = None) -> Draws:
     roots = torch.tensor([key(seed, "draws") for seed in seeds or range(len(rates))])
-    numbers = Numbers([toy.full({"dropout": rate}) for rate in rates], ["dropout"], device=roots.device)
+    slots = [toy.full({"dropout": rate, "batch_norm": True}) for rate in rates]
+    numbers = Numbers(slots, ["dropout", "batch_norm"], device=roots.device, switches=["batch_norm"])
     return Draws(numbers=numbers, roots=roots, counts=torch.zeros_like(roots))
 
 
-def dropped(x: Tensor, drawn: Draws | None) -> Tensor:
+def dropped(x: Tensor, drawn: Draws) -> Tensor:
     return Dropout(name="dropout").forward(x, {}, {}, drawn)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_linear_in_bfloat16_returns_the_weights_type_and_is_near(transposed: bool) -> None:
     x, dy = draw(P, B, 64).float(), draw(P, B, 6).float()
+    in_eval_mode = Draws(numbers=draws([0.0] * P).numbers)
     parameters = {"a.weight": draw(P, *((6, 64) if transposed else (64, 6))).float(), "a.bias": draw(P, 6).float()}
     found = []
     for product in (torch.float32, torch.bfloat16):
@@ -37,7 +39,7 @@ def test_linear_in_bfloat16_returns_the_weights_type_and_is_near(transposed: boo
         y = layer.forward(x, parameters, {}, draws([0.0] * P))
         dx = layer.backward(dy, parameters, gradients)
         found.append([y, dx, *gradients.values()])
-        assert layer.forward(x, parameters, {}, None).dtype == torch.float32
+        assert layer.forward(x, parameters, {}, in_eval_mode).dtype == torch.float32
     for exact, near in zip(*found, strict=True):
         assert near.dtype == torch.float32
         assert ((near - exact).norm() / exact.norm()).item() < 0.01
@@ -48,7 +50,7 @@ def test_running_statistics_move_also_where_they_lie_apart() -> None:
     x, weight, bias = draw(P, B, 4), torch.ones(P, 4).double(), torch.zeros(P, 4).double()
     rows = torch.zeros(P, 11, dtype=torch.float64)
     buffers = {"a.running_mean": rows[:, 1:5], "a.running_var": rows[:, 5:9]}
-    BatchNorm(name="a").forward(x, {"a.weight": weight, "a.bias": bias}, buffers, draws([0.0] * P))
+    BatchNorm(name="a", shifts=True).forward(x, {"a.weight": weight, "a.bias": bias}, buffers, draws([0.0] * P))
     assert torch.allclose(buffers["a.running_mean"], 0.1 * x.mean(dim=1))
     assert torch.allclose(buffers["a.running_var"], 0.1 * x.var(dim=1))
     assert rows[:, [0, 9, 10]].eq(0).all()
@@ -81,4 +83,4 @@ def test_dropout_masks_depend_on_the_slots_seed_alone() -> None:
 def test_dropout_keeps_its_input_where_all_rates_are_zero_and_in_eval_mode() -> None:
     x = torch.ones(2, 3)
     assert dropped(x, draws([0.0, 0.0])) is x
-    assert dropped(x, None) is x
+    assert dropped(x, Draws(numbers=draws([0.5, 0.5]).numbers)) is x

@@ -14,12 +14,17 @@ from objectives.streams import generator
 from tests import toy
 
 IMAGE = (3, 8, 6)
-NORMS = ("none", "before", "after")
+NORMS, POSITIONS = ("none", "before", "after"), ("before", "after")
+COMPANIES = ((False, False, False), (True, True, True), (False, True, True), (True, False, False))
+"""Who has BatchNorm."""
 
 
-def none_drawn(n_slots: int) -> Draws:
-    device, zeros = torch.device("cpu"), torch.zeros(n_slots, dtype=torch.int64)
-    return Draws(numbers=Numbers([toy.full({})] * n_slots, ["dropout"], device=device), roots=zeros, counts=zeros)
+def none_drawn(company: tuple[bool, ...], *, training: bool, stays: bool) -> Draws:
+    slots = [toy.full({"batch_norm": batch_norm}) for batch_norm in company]
+    names, switches = ["dropout", "batch_norm"], ["batch_norm"]
+    numbers = Numbers(slots, names, device=torch.device("cpu"), switches=switches, stays=stays)
+    zeros = torch.zeros(len(slots), dtype=torch.int64)
+    return Draws(numbers=numbers, roots=zeros, counts=zeros) if training else Draws(numbers=numbers)
 
 
 def architecture(hyperparameters: dict[str, Value], input_shape: tuple[int, ...] = IMAGE) -> models.Architecture:
@@ -28,32 +33,30 @@ def architecture(hyperparameters: dict[str, Value], input_shape: tuple[int, ...]
 
 def drawn(net: models.Architecture, seed: int, initialization: str = "kaiming") -> tuple[Tensors, Tensors]:
     draw = generator(seed, "initial weights")
-    given = toy.full({"initialization": initialization, "init_std": 0.5, "init_bound": 0.3})
+    own: dict[str, Value] = {"initialization": initialization, "batch_norm": net.batch_norm}
+    given = toy.full({"init_std": 0.5, "init_bound": 0.3, **own})
     found = models.initial(net, given, generator=draw)
     return tuple({n: t.double() for n, t in tensors.items()} for tensors in found)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("model", "norm"), list(itertools.product(("mlp", "cnn"), NORMS)))
+@pytest.mark.parametrize("stays", [False, True], ids=["by position", "by mask"])
+@pytest.mark.parametrize("company", COMPANIES, ids=str)
+@pytest.mark.parametrize(("model", "norm_position"), list(itertools.product(("mlp", "cnn"), POSITIONS)))
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "tanh"])
 def test_outputs_and_gradients_of_the_stack_equal_those_of_plain_modules(
-    model: str, norm: str, activation: str
+    model: str, norm_position: str, company: tuple[bool, ...], activation: str, stays: bool
 ) -> None:
-    assert_equal_to_plain_modules(
-        {
-            "model": model,
-            "hidden": (5, 4, 7),
-            "batch_norm": norm != "none",
-            "norm_position": "before" if norm == "none" else norm,
-            "activation": activation,
-        }
-    )
+    structure: dict[str, Value] = {"model": model, "hidden": (5, 4, 7), "activation": activation}
+    assert_equal_to_plain_modules({**structure, "norm_position": norm_position}, company, stays=stays)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_so_do_those_of_a_cnn_that_pools_where_listed_and_ends_in_dense_layers(norm: str) -> None:
-    position = "before" if norm == "none" else norm
+@pytest.mark.parametrize("company", COMPANIES, ids=str)
+@pytest.mark.parametrize("norm_position", POSITIONS)
+def test_so_do_those_of_a_cnn_that_pools_where_listed_and_ends_in_dense_layers(
+    norm_position: str, company: tuple[bool, ...]
+) -> None:
     listed: dict[str, Value] = {"model": "cnn", "hidden": (5, 4, 3), "pool": (2,), "dense": (6, 5)}
-    assert_equal_to_plain_modules({**listed, "batch_norm": norm != "none", "norm_position": position})
+    assert_equal_to_plain_modules({**listed, "norm_position": norm_position}, company)
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
@@ -61,32 +64,43 @@ def test_so_do_those_of_networks_without_an_output_for_the_first_class(model: st
     assert_equal_to_plain_modules({"model": model, "reference_class": True})
 
 
-def assert_equal_to_plain_modules(hyperparameters: dict[str, Value]) -> None:
-    net = architecture(hyperparameters)
-    slots = [drawn(net, seed) for seed in range(3)]
+def assert_equal_to_plain_modules(
+    structure: dict[str, Value], company: tuple[bool, ...] = (False, False, False), *, stays: bool = False
+) -> None:
+    nets = [architecture({**structure, "batch_norm": batch_norm}) for batch_norm in company]
+    net, slots = nets[0], [drawn(own, seed) for seed, own in enumerate(nets)]
     parameters, buffers = (
         {name: torch.stack([slot[i][name] for slot in slots]) for name in slots[0][i]} for i in (0, 1)
     )
     x = torch.randn(3, 9, *IMAGE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
-    network, gradients = models.Network(net, product=torch.float64), {n: t.clone() for n, t in parameters.items()}
+    network, gradients = models.Network(net, product=torch.float64), {n: t + 1 for n, t in parameters.items()}
+    untrained = {name: stack.clone() for name, stack in buffers.items()}
     for training in (True, False):  # training moves the running statistics that eval mode then uses
-        y = network.forward(x, parameters, buffers, draws=none_drawn(3) if training else None)
+        y = network.forward(x, parameters, buffers, draws=none_drawn(company, training=training, stays=stays))
         dy = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
         if training:
             network.backward(dy.clone(), parameters, gradients)
         for p, slot in enumerate(slots):
-            module = models.single(net).double().train(training)
-            module.load_state_dict(models.plain(slot[0] | slot[1]), strict=False)
+            module = models.single(nets[p]).double().train(training)
+            found = module.load_state_dict(models.plain(slot[0] | slot[1], batch_norm=company[p]), strict=False)
+            assert not found.unexpected_keys
+            assert all("num_batches" in name for name in found.missing_keys)
             expected = module(x[p])
             assert torch.allclose(y[p], expected, rtol=1e-9, atol=1e-12)
             slot[1].update({n: t for n, t in module.state_dict().items() if "running" in n})
             if training:
                 expected.backward(dy[p])
                 wanted = {name: parameter.grad for name, parameter in module.named_parameters()}
-                own = models.plain({name: gradient[p] for name, gradient in gradients.items()})
+                own = models.plain({name: gradient[p] for name, gradient in gradients.items()}, batch_norm=company[p])
                 for name, gradient in own.items():
                     assert torch.allclose(gradient, wanted[name], rtol=1e-8, atol=1e-11), name  # type: ignore[arg-type]
+            elif not company[p]:
+                assert all(stack[p].equal(untrained[name][p]) for name, stack in buffers.items())
+    for p in (p for p, own in enumerate(company) if not own):  # what a slot does not use stays zero
+        parts = ("weight",) if net.norm_position == "before" else ("weight", "bias")
+        unused = [f"norm{i + 1}.{part}" for i in range(len(net.hidden)) for part in parts]
+        assert all(stacks[name][p].eq(0).all() for stacks in (parameters, gradients) for name in unused)
 
 
 def test_widths_of_an_mlp_halve_and_channels_of_a_cnn_double() -> None:
@@ -136,17 +150,19 @@ def test_one_output_against_a_reference_class_is_binary_cross_entropy() -> None:
     assert torch.nn.functional.cross_entropy(outputs, y).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_layer_has_no_bias_only_where_batch_norm_follows_at_once() -> None:
-    assert "layer1.bias" in models.shapes(architecture({}))
-    assert "layer1.bias" not in models.shapes(architecture({"batch_norm": True}))
-    assert "layer1.bias" in models.shapes(architecture({"batch_norm": True, "norm_position": "after"}))
+@pytest.mark.parametrize("norm_position", POSITIONS)
+def test_shapes_of_a_stack_and_the_weights_drawn_are_the_same_with_and_without_batch_norm(norm_position: str) -> None:
+    nets = [architecture({"norm_position": norm_position, "batch_norm": own}) for own in (False, True)]
+    assert models.shapes(nets[0]) == models.shapes(nets[1])
+    without, having = (drawn(net, seed=3)[0] for net in nets)
+    assert all(without[name].equal(having[name]) for name in having if not name.startswith("norm"))
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 @pytest.mark.parametrize("initialization", ["kaiming", "xavier", "normal", "uniform"])
 def test_initial_weights_have_the_spread_of_torch_init(model: str, initialization: str) -> None:
     net = architecture({"model": model, "width": 300, "depth": 1, "activation": "relu"})
-    weight = models.plain(drawn(net, 0, initialization)[0])["layer1.weight"]
+    weight = models.plain(drawn(net, 0, initialization)[0], batch_norm=False)["layer1.weight"]
     reference = torch.empty_like(weight)
     draw = torch.Generator().manual_seed(0)
     if initialization == "kaiming":

@@ -1,6 +1,7 @@
 """Every optimizer, schedule and penalty against torch's own, on one trial trained as a plain module."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from objectives import models, optimizers
+from objectives.captured import Captured
+from objectives.compact import Compact
 from objectives.hyperparameters import HyperparameterError, Value
 from objectives.optimizers import RowUpdate, StackedStep
+from objectives.rows import MakeRows
 from objectives.streams import generator, key, permutation
 from tests import toy
 
@@ -25,27 +29,30 @@ def trained_by_torch(
     l1: float = 0.0,
     clip_norm: float = 0.0,
     schedule: Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
-    """The textbook loop over the same data in the same order; `decay` is for the weights alone."""
+    """The textbook loop over the same data in the same order; `decay` and `l1` are for what is not exempt."""
     data, full = toy.dataset(), toy.full(trial)
     net = models.architecture(full, input_shape=(3, 8, 6), n_outputs=toy.N_CLASSES)
-    draw = generator(0, "initial weights")
+    draw = generator(seed, "initial weights")
     weights = models.initial(net, full, generator=draw)
     module = models.single(net).double()
-    module.load_state_dict(models.plain(weights[0] | weights[1]), strict=False)
+    module.load_state_dict(models.plain(weights[0] | weights[1], batch_norm=net.batch_norm), strict=False)
+    concerned = [p for p in module.parameters() if p.ndim > 1 or full["exempt"] == "none"]
+    spared = [p for p in module.parameters() if p.ndim == 1 and full["exempt"] != "none"]
     groups: list[dict[str, object]] = [
-        {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        {"params": concerned, "weight_decay": decay},
+        {"params": spared, "weight_decay": 0.0},
     ]
     stepper = optimizer(groups)
     scheduler = schedule(stepper) if schedule else None
     criterion = nn.CrossEntropyLoss(label_smoothing=float(full["label_smoothing"]))  # type: ignore[arg-type]
     mean, std = (t.double().view(3, 1, 1) for t in (data.mean, data.std))
     for epoch in range(EPOCHS):
-        order = permutation(key(0, "order", epoch), toy.N_TRAIN, device=torch.device("cpu"))
+        order = permutation(key(seed, "order", epoch), toy.N_TRAIN, device=torch.device("cpu"))
         for index in order[: toy.UPDATES_PER_EPOCH * toy.BATCH].view(-1, toy.BATCH):
             loss = criterion(module((data.x_train[index].double() / 255 - mean) / std), data.y_train[index])
-            loss = loss + l1 * sum(p.abs().sum() for p in module.parameters() if p.ndim > 1)
+            loss = loss + l1 * sum(p.abs().sum() for p in concerned)
             stepper.zero_grad()
             loss.backward()
             if clip_norm:
@@ -57,7 +64,36 @@ def trained_by_torch(
 
 
 def compare(trial: dict[str, Value], reference: dict[str, Tensor]) -> float:
-    return toy.difference(models.plain(toy.alone(trial, seed=0, epochs=EPOCHS)), reference)
+    batch_norm = bool(trial.get("batch_norm", False))
+    return toy.difference(models.plain(toy.alone(trial, seed=0, epochs=EPOCHS), batch_norm=batch_norm), reference)
+
+
+@pytest.mark.parametrize(("model", "norm_position"), [("mlp", "before"), ("mlp", "after"), ("cnn", "before")])
+@pytest.mark.parametrize("exempt", ["none", "biases_and_norms"])
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_trials_with_and_without_batch_norm_train_together_as_torch_trains_each(
+    kind: str, exempt: str, model: str, norm_position: str
+) -> None:
+    """The decay of torch's Adam and SGD is a penalty, as our l2."""
+    own: dict[str, Value] = {"weight_decay": 0.2} if kind == "adamw" else {"l2": 0.1}
+    shared: dict[str, Value] = {"model": model, "width": 6, "norm_position": norm_position, "optimizer": kind}
+    trials = [shared | own | {"exempt": exempt, "l1": 1e-3, "batch_norm": seed % 2 == 0} for seed in range(3)]
+    by_torch = {
+        "adamw": lambda groups: AdamW(groups, lr=1e-2),
+        "adam": lambda groups: Adam(groups, lr=1e-2),
+        "sgd": lambda groups: SGD(groups, lr=1e-2, momentum=0.9),
+    }
+    kinds: list[MakeRows] = [Compact, partial(Captured, room=4)]
+    populations = [toy.population(shared, rows=rows) for rows in kinds]
+    for trained in populations:
+        for seed, trial in enumerate(trials):
+            toy.admit(trained, seed, trial, seed=seed)
+        toy.train(trained, epochs=EPOCHS)
+    for seed, trial in enumerate(trials):
+        reference = trained_by_torch(trial, by_torch[kind], decay=0.2, l1=1e-3, seed=seed)
+        for trained in populations:
+            found = models.plain(trained.weights(seed), batch_norm=bool(trial["batch_norm"]))
+            assert toy.difference(found, reference) < 1e-8
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])

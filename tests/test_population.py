@@ -21,6 +21,7 @@ SHARED: dict[str, dict[str, Value]] = {
     "plain": {},
     "batch_norm": {"batch_norm": True},
     "batch_norm_after": {"batch_norm": True, "norm_position": "after"},
+    "no_norm_after": {"norm_position": "after"},
     "dropout": {},
     "l1": {},
     "l2": {},
@@ -49,13 +50,20 @@ def _stranger(i: int, case: str) -> dict[str, Value]:
     numbers: dict[str, Value] = {"lr": 2e-2 / (i + 1), "momentum": 0.5 + 0.05 * i}
     if i % 2:
         strengths: dict[str, Value] = {"dropout": 0.1 * i, "l1": 1e-4 * i, "l2": 1e-3 * i, "clip_norm": 0.2 * i}
-        numbers |= strengths | {"shift": 1, "flip": True, "noise": 0.2, "label_smoothing": 0.1, "cutout": 2}
+        numbers |= strengths | {
+            "batch_norm": not SHARED[case].get("batch_norm", False),
+            "shift": 1,
+            "flip": True,
+            "noise": 0.2,
+            "label_smoothing": 0.1,
+            "cutout": 2,
+        }
     return SHARED[case] | numbers
 
 
 ROWS: Mapping[str, MakeRows] = {"compact": Compact, "replayed": partial(Captured, capture=Recorded, room=3)}
 either = pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
-CNN_CASES = ("plain", "batch_norm", "batch_norm_after", "dropout", "augmentation", "everything")
+CNN_CASES = ("plain", "batch_norm", "batch_norm_after", "no_norm_after", "dropout", "augmentation", "everything")
 
 
 @either

@@ -81,6 +81,7 @@ def alone(hyperparameters: Hyperparameters, *, seed: int, epochs: int = 10) -> d
 
 
 def difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    """The largest max|a - b| / max|b| over the tensors."""
+    """The largest max|a - b| / max|b| over the tensors; where b is zero a must be so too."""
     assert a.keys() == b.keys()
-    return max(((a[name] - b[name]).abs().max() / b[name].abs().max()).item() for name in b)
+    largest = ((a[name] - b[name]).abs().max() / b[name].abs().max() for name in b if not a[name].equal(b[name]))
+    return max((each.item() for each in largest), default=0.0)

@@ -63,7 +63,7 @@ def fractions(
 
 def _widths(population: Population) -> list[int]:
     """Features from the input to the output, read off the weights of the plain module (out, in)."""
-    weights = models.plain(population.weights(0))
+    weights = models.plain(population.weights(0), batch_norm=False)
     shapes = [t.shape for name, t in weights.items() if name.endswith("weight") and t.ndim == 2]
     return [shapes[0][1], *(shape[0] for shape in shapes)]
 

@@ -52,8 +52,8 @@ def difference(workload: Workload, folder: Path, data_dir: Path) -> float:
         population.update()
         for slot in [slot for slot, (first, _) in admitted.items() if update + 1 - first == N_UPDATES]:
             _, initial = admitted.pop(slot)
-            reference = unfused(small, dataset, _given(small, slot), seed=slot, initial=models.plain(initial))
-            found = max(found, largest(models.plain(population.weights(slot)), reference))
+            reference = unfused(small, dataset, _given(small, slot), seed=slot, initial=_plain(small, initial))
+            found = max(found, largest(_plain(small, population.weights(slot)), reference))
             population.forget([slot])
     assert not admitted
     return found
@@ -62,6 +62,10 @@ def difference(workload: Workload, folder: Path, data_dir: Path) -> float:
 def _given(workload: Workload, slot: int) -> Mapping[str, Value]:
     """Every other slot of a workload with dropout has none."""
     return given(workload, slot, **({"dropout": 0.0} if workload.dropout and slot % 2 else {}))
+
+
+def _plain(workload: Workload, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return models.plain(weights, batch_norm=bool(workload.hyperparameters.get("batch_norm", False)))
 
 
 def unfused(
