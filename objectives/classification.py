@@ -78,16 +78,7 @@ class Classification:
 
     @property
     def facts(self) -> Mapping[str, object]:
-        dataset = self._dataset
-        return {
-            "data_set": dataset.name,
-            "checksum": dataset.checksum,
-            "n_train": len(dataset.y_train),
-            "n_validation": len(dataset.y_val),
-            "input_shape": list(dataset.x_train.shape[1:]),
-            "classes": list(dataset.classes),
-            "label_limits": dict(dataset.label_limits),
-        }
+        return self._dataset.facts
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
         return self._task(hyperparameters).network.n_parameters
@@ -203,7 +194,7 @@ class ClassificationTask:
         if data.ndim == 4:
             x = augment.gather(data, index_PB, draws)
         else:
-            x = augment.select(data, index_PB.view(-1)).view(*index_PB.shape, -1)
+            x = augment.select(data, index_PB.view(-1)).view(*index_PB.shape, *data.shape[1:])
         x = augment.distort(self._normalized(x), draws)
         logits_PBK = self.network.forward(x, parameters, buffers, draws=draws)
         targets_PB = self._dataset.y_train.index_select(0, index_PB.view(-1)).view(index_PB.shape)

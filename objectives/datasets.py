@@ -8,7 +8,7 @@ import pickle
 import socket
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -34,9 +34,10 @@ class Examples:
     name: str
     x: NDArray[np.generic]
     """uint8 (N, C, H, W), or float32 (N, D)."""
-    y: NDArray[np.int64]
-    """(N,), 0 to K - 1."""
+    y: NDArray[np.int64] | NDArray[np.float32]
+    """(N,): classes 0 to K - 1, or the numbers to predict."""
     classes: tuple[str, ...]
+    """Empty where numbers are predicted."""
     validation: int | float = 0.2
     """Count or fraction where the study says nothing."""
     tested_elsewhere: bool = False
@@ -47,7 +48,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A data set that torchvision can download, and its training files, which are all that is read."""
+    """A data set that torchvision can download."""
 
     title: str
     torchvision_class: str
@@ -55,7 +56,9 @@ class Published:
     folder: str
     algorithm: str
     files: Mapping[str, str]
-    """File name -> digest of its content."""
+    """The training files, which are all that a search reads: name -> digest of its content."""
+    test_files: Mapping[str, str]
+    """The same of the test files."""
     classes: tuple[str, ...]
     validation: int
     parse: Callable[[Iterable[bytes]], tuple[NDArray[np.uint8], NDArray[np.int64]]]
@@ -79,10 +82,7 @@ def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str
             f"[data] name: must be one of {', '.join(names)}, got {name!r}.{closest(str(name), names)} "
             "Data of your own are named by path."
         )
-    folder = data_dir / published.folder
-    if not all((folder / file).is_file() for file in published.files):
-        _download(published, data_dir=data_dir, progress=progress)
-    x, y = published.parse(_verified(folder / file, published) for file in published.files)
+    x, y = published.parse(_contents(published, published.files, data_dir=data_dir, progress=progress))
     return Examples(
         name=str(name),
         x=x,
@@ -92,6 +92,21 @@ def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str
         tested_elsewhere=True,
         label_limits=published.label_limits,
     )
+
+
+def published_test(name: str, *, data_dir: Path, progress: Callable[[str], None]) -> Examples:
+    """Load a published test set: for the reproduction of figures that were measured on it, and for nothing else.
+
+    Raises:
+        DataError: none is published of this data set, or its files are missing or damaged.
+    """
+    published = PUBLISHED.get(name)
+    if published is None:
+        raise DataError(
+            f"[data] validation: {name} has no published test set, got 'original_test'. Choose a count or a fraction."
+        )
+    x, y = published.parse(_contents(published, published.test_files, data_dir=data_dir, progress=progress))
+    return Examples(name=name, x=x, y=y, classes=published.classes, tested_elsewhere=True)
 
 
 def closest(word: str, words: Iterable[str]) -> str:
@@ -118,13 +133,22 @@ def _digits() -> Examples:
 # ---------------------------------------------------------------- published sets
 
 
-def _verified(path: Path, published: Published) -> bytes:
+def _contents(
+    published: Published, files: Mapping[str, str], *, data_dir: Path, progress: Callable[[str], None]
+) -> Iterator[bytes]:
+    """The contents of some of its files, checked; all are downloaded where one of them is missing."""
+    folder = data_dir / published.folder
+    if not all((folder / file).is_file() for file in files):
+        _download(published, data_dir=data_dir, progress=progress)
+    return (_verified(folder / file, expected, published) for file, expected in files.items())
+
+
+def _verified(path: Path, expected: str, published: Published) -> bytes:
     """The content of a file whose digest was checked on these very bytes."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}. Repair it or name another --data-dir.") from error
-    expected = published.files[path.name]
     found = hashlib.new(published.algorithm, content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise DataError(
@@ -179,12 +203,13 @@ def _parsed_cifar(contents: Iterable[bytes]) -> tuple[NDArray[np.uint8], NDArray
 def _parsed_idx(contents: Iterable[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Source: LeCun, Cortes, Burges, "The MNIST database": headers of 16 bytes (images) and 8 bytes (labels)."""
     images, labels = contents
-    x = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    x = np.array(np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28))  # torch warns of what is read-only
     return x, np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
 
 
 # Source: md5 of CIFAR-10's files and the addresses: torchvision.datasets 0.29 (CIFAR10, MNIST, FashionMNIST).
-# sha256 of the idx files: computed from files whose .gz has the md5 that torchvision publishes.
+# sha256 of the idx files: of training, computed from files whose .gz has the md5 that torchvision publishes; of
+# testing, from the t10k files beside these, parsed as torchvision 0.29 does.
 PUBLISHED: Mapping[str, Published] = {
     "cifar10": Published(
         title="CIFAR-10",
@@ -199,6 +224,7 @@ PUBLISHED: Mapping[str, Published] = {
             "data_batch_4": "634d18415352ddfa80567beed471001a",
             "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
         },
+        test_files={"test_batch": "40351d587109b95175f43aff81a1287e"},
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         validation=5_000,
         parse=_parsed_cifar,
@@ -212,6 +238,10 @@ PUBLISHED: Mapping[str, Published] = {
         files={
             "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        },
+        test_files={
+            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         },
         classes=tuple("0123456789"),
         validation=10_000,
@@ -227,6 +257,10 @@ PUBLISHED: Mapping[str, Published] = {
         files={
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        },
+        test_files={
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         },
         classes=(
             "T-shirt/top",

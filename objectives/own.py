@@ -1,4 +1,4 @@
-"""One's own data: an .npz file of images or vectors, or a folder of images with one folder a class.
+"""One's own data: lists in the study file, an .npz file, or a folder of images with one folder a class.
 
 Legend: N examples, C H W image, D features, K classes.
 """
@@ -13,8 +13,29 @@ from numpy.typing import NDArray
 from objectives.datasets import DataError, Examples
 
 
-def own(path: object, *, size: object) -> Examples:
+def inline(x: object, y: object, *, numeric: bool) -> Examples:
+    """Take the examples that are listed in a study file; without `x` an example has no features.
+
+    Args:
+        x: rows of D numbers (N, D), or None.
+        y: whole numbers, the classes; where `numeric`, numbers to predict.
+
+    Raises:
+        DataError: the lists do not have this form.
+    """
+    try:
+        labels = np.array(y)
+        features = np.zeros((labels.size, 0)) if x is None else np.array(x, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"[data] x: must be rows of equally many numbers, one for each of y: {error}.") from error
+    return _examples("[data]", "inline", features, labels, None, numeric=numeric)
+
+
+def own(path: object, *, size: object, numeric: bool) -> Examples:
     """Load the user's own .npz file or folder of images; a relative path starts at the current folder.
+
+    Args:
+        numeric: the y of an .npz file are numbers to predict, not classes.
 
     Raises:
         DataError: nothing is there, or it does not hold what it must.
@@ -22,24 +43,35 @@ def own(path: object, *, size: object) -> Examples:
     if not isinstance(path, str) or not path:
         raise DataError(f"[data] path: must be the path of an .npz file or of a folder of images, got {path!r}.")
     place = Path(path).expanduser()
+    if place.is_dir() and numeric:
+        raise DataError(f"[data] path: {place} has classes, and no numbers to predict. Name an .npz file.")
     if place.is_dir():
         return _folder(place, size=_checked_size(size))
     if not place.is_file():
         raise DataError(f"[data] path: there is no file or folder {place.absolute()}.")
     if size is not None:
         raise DataError("[data] size: only a folder of images is resized. Remove the key.")
-    return _npz(place)
-
-
-def _npz(path: Path) -> Examples:
-    arrays = _read_npz(path)
+    arrays = _read_npz(place)
     for key in ("x", "y"):
         if key not in arrays:
-            raise DataError(f"{path}: must hold the arrays x and y, found {', '.join(arrays) or 'none'}.")
-    x, (y, classes) = _shaped(path, arrays["x"]), _labelled(path, arrays["y"], arrays.get("classes"))
+            raise DataError(f"{place}: must hold the arrays x and y, found {', '.join(arrays) or 'none'}.")
+    return _examples(str(place), place.stem, arrays["x"], arrays["y"], arrays.get("classes"), numeric=numeric)
+
+
+def _examples(
+    place: str,
+    name: str,
+    x: NDArray[np.generic],
+    y: NDArray[np.generic],
+    names: NDArray[np.generic] | None,
+    *,
+    numeric: bool,
+) -> Examples:
+    x = _shaped(place, x)
+    targets, classes = (_numbers(place, y), ()) if numeric else _labelled(place, y, names)
     if len(x) != len(y):
-        raise DataError(f"{path}: x and y must be equally long, got {len(x):,} examples and {len(y):,} labels.")
-    return Examples(name=path.stem, x=x, y=y, classes=classes)
+        raise DataError(f"{place}: x and y must be equally long, got {len(x):,} examples and {len(y):,} labels.")
+    return Examples(name=name, x=x, y=targets, classes=classes)
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -56,7 +88,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     raise DataError(f"{path}: must be an .npz file. Write it with numpy.savez(path, x=x, y=y).")
 
 
-def _shaped(path: Path, x: NDArray[np.generic]) -> NDArray[np.generic]:
+def _shaped(place: str, x: NDArray[np.generic]) -> NDArray[np.generic]:
     """Bring x into the form of Examples; channels count as first where both ends could hold them."""
     if x.dtype == np.uint8 and x.ndim == 3 and x.size:
         return x[:, None]
@@ -64,24 +96,34 @@ def _shaped(path: Path, x: NDArray[np.generic]) -> NDArray[np.generic]:
         return x
     if x.dtype == np.uint8 and x.ndim == 4 and x.size and x.shape[3] in (1, 3):
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    if x.dtype.kind == "f" and x.ndim == 2 and x.size:
-        with np.errstate(over="ignore"):
-            x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise DataError(f"{path}: x must be finite in float32, but holds NaN, infinite or too large values.")
-        return x
+    if x.dtype.kind == "f" and x.ndim == 2 and len(x):
+        return _finite(place, "x", x)
     raise DataError(
-        f"{path}: x must be images, uint8 of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels, "
+        f"{place}: x must be images, uint8 of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels, "
         f"or vectors, floating point of shape (N, D); got {x.dtype} of shape {x.shape}."
     )
 
 
+def _finite(place: str, key: str, values: NDArray[np.generic]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise DataError(f"{place}: {key} must be finite in float32, but holds NaN, infinite or too large values.")
+    return narrow
+
+
+def _numbers(place: str, y: NDArray[np.generic]) -> NDArray[np.float32]:
+    if y.dtype.kind not in "iuf" or y.ndim != 1:
+        raise DataError(f"{place}: y must be numbers of shape (N,), got {y.dtype} of shape {y.shape}.")
+    return _finite(place, "y", y)
+
+
 def _labelled(
-    path: Path, y: NDArray[np.generic], names: NDArray[np.generic] | None
+    place: str, y: NDArray[np.generic], names: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels from 0, and the names of the classes: where none are given, the labels themselves, in order."""
     if y.dtype.kind not in "iu" or y.ndim != 1:
-        raise DataError(f"{path}: y must be integers of shape (N,), got {y.dtype} of shape {y.shape}.")
+        raise DataError(f"{place}: y must be integers of shape (N,), got {y.dtype} of shape {y.shape}.")
     if names is None:
         values, y = np.unique(y, return_inverse=True)
         classes = tuple(str(value) for value in values)
@@ -89,13 +131,13 @@ def _labelled(
         classes = tuple(names.tolist())
         if y.size and not 0 <= y.min() <= y.max() < len(classes):
             raise DataError(
-                f"{path}: y must be 0 to {len(classes) - 1}, since there are {len(classes)} classes; "
+                f"{place}: y must be 0 to {len(classes) - 1}, since there are {len(classes)} classes; "
                 f"got {y.min()} to {y.max()}."
             )
     else:
-        raise DataError(f"{path}: classes must be strings of shape (K,), got {names.dtype} of shape {names.shape}.")
+        raise DataError(f"{place}: classes must be strings of shape (K,), got {names.dtype} of shape {names.shape}.")
     if len(set(classes)) < max(2, len(classes)):
-        raise DataError(f"{path}: there must be at least two classes of different names, got {classes}.")
+        raise DataError(f"{place}: there must be at least two classes of different names, got {classes}.")
     return y.astype(np.int64), classes
 
 

@@ -112,6 +112,9 @@ class Objective(Protocol):
         """JSON values: data_set, checksum, n_train, n_validation, input_shape, classes (names, or an empty list).
 
         `label_limits`, where something is known: by hyperparameter the largest value that leaves the labels true.
+        Where no examples are held out for validation, so that no result can be confirmed, `validation` says what is
+        measured instead: "train", the training examples themselves, or "original_test", the published test set, whose
+        checksum is `test_checksum`.
         """
 
     def n_parameters(self, hyperparameters: Hyperparameters) -> int:

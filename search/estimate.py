@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from search import result
 from search.contract import Estimate, Estimated, Failed, HyperparameterRule, Opened, Value
 from search.definition import StudyDefinition, check_objective, hyperparameters, structure
 from search.errors import TrainerError
@@ -58,7 +59,7 @@ def _existing(definition: StudyDefinition, settings: Settings) -> State:
 def _describe(opened: Opened, console: Console) -> None:
     facts = opened.facts
     console.print(
-        f"data: {facts['data_set']}, {facts['n_train']} training and {facts['n_validation']} validation examples, "
+        f"data: {result.examples(facts)}, "
         f"checksum {facts['checksum']}\ndevice: {opened.device_name}; precision: {opened.probe}",
         highlight=False,
         soft_wrap=True,

@@ -1,6 +1,7 @@
 """What can happen in a study: frozen records, appended to the ledger before anything acts on them.
 
 StudyCreated         once, first: definition, fingerprint, what was measured at the start
+TestSetUsed          what it was measured on is no longer unseen: whose test set, and what for
 SessionOpened        a coordinator took the study up            } one pair per run of the command;
 SessionClosed        it let go in order, and why                } after kill -9 the second is missing
 TrialAsked           the sampler (or the baseline) gave a trial its number and parameters
@@ -35,10 +36,19 @@ class StudyCreated:
     fingerprint: str
     precision: str
     facts: Mapping[str, Any]
-    """What the objective says of its data: data_set, checksum, n_train, n_validation, input_shape, classes."""
+    """What the objective says of its data; the names are in search/contract.py."""
     versions: Mapping[str, str]
     commit: str
     """The project's git commit, or ""."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSetUsed:
+    at: float
+    purpose: str
+    """ "validation": every epoch of every trial is measured on it."""
+    checksum: str
+    """Of the test set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +161,7 @@ class ModelExported:
 
 Event = (
     StudyCreated
+    | TestSetUsed
     | SessionOpened
     | SessionClosed
     | TrialAsked
@@ -166,6 +177,7 @@ KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
         StudyCreated,
+        TestSetUsed,
         SessionOpened,
         SessionClosed,
         TrialAsked,

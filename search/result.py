@@ -41,14 +41,38 @@ def _best(definition: StudyDefinition, state: State) -> list[str]:
         f"Best: trial {best.number}, {definition.metric} {value} at epoch {best.best_epoch}"
         f"{_gain(state, best, definition)}."
     ]
+    regularizes = any(parameter.regularizer for parameter in definition.space.values())
     if best.baseline:
-        lines.append("Nothing beat the baseline: no regularization is the best found so far.")
+        told_more = ": no regularization is the best found so far." if regularizes else "."
+        lines.append(f"Nothing beat the baseline{told_more}")
     lines.append(_settings(definition, best))
-    lines.append(
+    lines.append(_caution(state))
+    return lines
+
+
+def _caution(state: State) -> str:
+    match state.measured_on:
+        case "train":
+            return "It was measured on the training examples themselves: it says nothing of new data."
+        case "original_test":
+            checksums = ", ".join(used.checksum for used in state.tests)
+            return (
+                f"It was measured on the published test set (checksum {checksums}), as the figure that it reproduces: "
+                "the ledger says so, and no data are left to confirm it on."
+            )
+    return (
         f"It is the best of {len(state.finished)} trials on the same validation set, so the number flatters: "
         "expect somewhat less on new data."
     )
-    return lines
+
+
+def examples(facts: Mapping[str, Any]) -> str:
+    """The data set, and how many examples are for what."""
+    name, n_train, n_validation = (facts[key] for key in ("data_set", "n_train", "n_validation"))
+    if facts.get("validation") == "train":
+        return f"{name}, {n_train} training examples, which are measured as well"
+    kind = "published test" if facts.get("validation") == "original_test" else "validation"
+    return f"{name}, {n_train} training and {n_validation} {kind} examples"
 
 
 def _gain(state: State, best: Trial, definition: StudyDefinition) -> str:
@@ -69,8 +93,14 @@ def _settings(definition: StudyDefinition, trial: Trial) -> str:
             off.append(name)
         else:
             on.append(f"{name} = {shown(value)}")
-    rows = (("regularizers on", on), ("regularizers off", off), ("the rest", others))
-    return "\n".join(f"  {title + ':':<18}{', '.join(entries) or 'none'}" for title, entries in rows)
+    measured = [
+        f"{name} {told(name, value)}"
+        for name, value in _best_metrics(trial).items()
+        if name.startswith(("train_", "val_")) and name != definition.metric
+    ]
+    rows = (("regularizers on", on), ("regularizers off", off), ("the rest", others), ("also measured", measured))
+    shown_rows = rows if on or off else rows[2:]
+    return "\n".join(f"  {title + ':':<18}{', '.join(entries) or 'none'}" for title, entries in shown_rows)
 
 
 def _saved_by_pruning(definition: StudyDefinition, state: State) -> list[str]:

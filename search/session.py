@@ -18,7 +18,7 @@ from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition, check_objective, differences, fingerprint
 from search.display import Display, display
 from search.errors import DataError, FingerprintError, LedgerError, OwnedError, StudyStoppedError, TrainerError
-from search.events import SessionClosed, SessionOpened, StudyCreated
+from search.events import SessionClosed, SessionOpened, StudyCreated, TestSetUsed
 from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, Inline, LocalProcesses
 from search.follower import Follower
 from search.interruption import Interruption
@@ -211,7 +211,7 @@ def _run(coordinator: Coordinator, screen: Display, ledger: Ledger, state: State
 
 def _opening_events(
     definition: StudyDefinition, state: State, opened: Opened, n_trainers: int
-) -> Iterator[StudyCreated | SessionOpened]:
+) -> Iterator[StudyCreated | TestSetUsed | SessionOpened]:
     now = time.time()
     if state.created is None:
         packages = {name: version(name) for name in ("optuna", "mlflow")}
@@ -225,6 +225,8 @@ def _opening_events(
             versions={**opened.versions, **packages},
             commit=_commit(),
         )
+        if checksum := opened.facts.get("test_checksum"):
+            yield TestSetUsed(at=now, purpose="validation", checksum=str(checksum))
     yield SessionOpened(
         at=now,
         host=socket.gethostname(),
@@ -250,7 +252,7 @@ def _header(definition: StudyDefinition, state: State, opened: Opened, n_trainer
     facts = opened.facts
     lines = [
         f"{definition.name}: {definition.question or definition.title}",
-        f"data: {facts['data_set']}, {facts['n_train']} training and {facts['n_validation']} validation examples",
+        f"data: {result.examples(facts)}",
         f"device: {opened.device_name}, {n_trainers} trainer(s); precision: {opened.probe}",
     ]
     if state.finished:

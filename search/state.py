@@ -19,6 +19,7 @@ from search.events import (
     SessionClosed,
     SessionOpened,
     StudyCreated,
+    TestSetUsed,
     TrialAsked,
     TrialFinished,
 )
@@ -109,6 +110,7 @@ class State:
     """Everything that is known of a study. `apply` alone changes it."""
 
     created: StudyCreated | None = None
+    tests: list[TestSetUsed] = field(default_factory=list)
     sessions: list[SessionOpened] = field(default_factory=list)
     closed: list[SessionClosed] = field(default_factory=list)
     trials: dict[int, Trial] = field(default_factory=dict)
@@ -127,6 +129,11 @@ class State:
     def definition(self) -> Mapping[str, Any]:
         assert self.created is not None
         return self.created.definition
+
+    @property
+    def measured_on(self) -> str:
+        """What trials are measured on: "held_out" examples, or "train" or "original_test" (search/contract.py)."""
+        return "held_out" if self.created is None else str(self.created.facts.get("validation", "held_out"))
 
     def with_outcome(self, *outcomes: Outcome) -> list[Trial]:
         return [trial for trial in self.trials.values() if trial.outcome in outcomes]
@@ -167,6 +174,8 @@ def apply(state: State, event: Event) -> None:
     match event:
         case StudyCreated():
             state.created = event
+        case TestSetUsed():
+            state.tests.append(event)
         case SessionOpened():
             state.sessions.append(event)
         case SessionClosed():

@@ -12,6 +12,7 @@ refuse     why the objective cannot be opened
 opens      how often it can be opened before its process dies
 touch      a file that appears while it is opened
 program    an exported network, to export in place of nothing
+label_limits, validation, test_checksum    what the facts say of them
 """
 
 import errno
@@ -207,6 +208,7 @@ class FakeObjective:
             "input_shape": [1],
             "classes": ["even", "odd"],
             "label_limits": self.data.get("label_limits", {}),
+            **{key: self.data[key] for key in ("validation", "test_checksum") if key in self.data},
         }
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:

@@ -22,10 +22,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from objectives.data import DataError, Dataset, load, stratified_split
+from objectives.data import SCALINGS, DataError, Dataset, load, stratified_split
 from objectives.datasets import PUBLISHED
 
 REFUSED_PORT = "http://127.0.0.1:9/"
+X = np.random.default_rng(0).normal(5, 3, (40, 3))
 
 
 def loaded(data: dict[str, object], *, seed: int = 0, data_dir: Path = Path("nowhere")) -> Dataset:
@@ -111,6 +112,52 @@ def test_same_seed_gives_the_same_data() -> None:
     assert torch.equal(first.x_train, second.x_train)
 
 
+def test_each_scaling_takes_the_training_part_where_it_says() -> None:
+    """Of images by their values, of vectors by the numbers themselves, the validation part left out."""
+    digits = {scaling: loaded({"name": "digits", "scaling": scaling}) for scaling in SCALINGS}
+    vectors = {
+        scaling: loaded({"y": [0, 1] * 20, "x": X.tolist(), "scaling": scaling, "test": 4, "validation": 12})
+        for scaling in SCALINGS
+    }
+    for sets, unit, dims in ((digits, 255, (0, 2, 3)), (vectors, 1, (0,))):
+        scaled = {}
+        for scaling, each in sets.items():
+            x = each.x_train.double() / unit
+            shape = (1, -1, *(1,) * (x.ndim - 2))
+            scaled[scaling] = (x - each.mean.double().view(shape)) / each.std.double().view(shape)
+        raw = scaled["none"]
+        assert torch.equal(raw, sets["none"].x_train.double() / unit)
+        torch.testing.assert_close(scaled["half"], 2 * raw - 1)
+        assert torch.allclose(scaled["minmax"].amin(dims), torch.zeros(()).double(), atol=1e-6)
+        assert torch.allclose(scaled["minmax"].amax(dims), torch.ones(()).double(), atol=1e-6)
+        for scaling, correction in (("standard", 0), ("sample", 1)):
+            assert scaled[scaling].mean(dims).abs().max() < 1e-6
+            assert torch.allclose(scaled[scaling].std(dims, correction=correction), torch.ones(()).double(), rtol=1e-6)
+
+
+def test_examples_may_stand_in_the_study_file_and_be_measured_themselves() -> None:
+    listed = loaded({"x": [[1, 2.5], [3, 4], [5, 6]], "y": [2, 0, 2], "validation": "train"})
+    assert (listed.name, listed.classes, listed.validation) == ("inline", ("0", "2"), "train")
+    assert listed.x_train.tolist() == [[1, 2.5], [3, 4], [5, 6]]
+    assert listed.y_train.tolist() == [1, 0, 1]
+    assert torch.equal(listed.x_val, listed.x_train)
+    assert torch.equal(listed.y_val, listed.y_train)
+
+
+def test_examples_may_have_no_features() -> None:
+    assert loaded({"y": [0, 1, 1], "validation": "train"}).x_train.shape == (3, 0)
+
+
+def test_numbers_to_predict_are_read_as_numbers_and_split_without_classes(tmp_path: Path) -> None:
+    y = np.arange(60) / 7
+    table: dict[str, object] = {**saved(tmp_path, x=np.arange(60.0)[:, None], y=y), "test": 15, "validation": 9}
+    mine = load(table, data_dir=tmp_path, seed=0, device="cpu", progress=print, numeric=True)
+    assert (mine.classes, mine.y_train.dtype, len(mine.y_train), len(mine.y_val)) == ((), torch.float32, 36, 9)
+    assert np.array_equal(mine.y_train.numpy(), y[mine.train_index.numpy()].astype(np.float32))
+    with pytest.raises(DataError, match="digits has classes, and no numbers"):
+        load({"name": "digits"}, data_dir=tmp_path, seed=0, device="cpu", progress=print, numeric=True)
+
+
 # ---------------------------------------------------------------- published sets
 
 
@@ -153,6 +200,51 @@ def test_published_test_files_are_not_needed(data_dir: Path, tmp_path: Path) -> 
     assert len(loaded({"name": "mnist"}, data_dir=tmp_path).y_val) == 10_000
     with pytest.raises(DataError, match="published test set"):
         loaded({"name": "mnist", "test": 0.1}, data_dir=tmp_path)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("cifar10", torchvision.datasets.CIFAR10),
+        ("mnist", torchvision.datasets.MNIST),
+        ("fashion_mnist", torchvision.datasets.FashionMNIST),
+    ],
+)
+def test_reproduction_trains_on_the_whole_training_set_and_measures_the_published_test_set(
+    data_dir: Path, name: str, reference: Any
+) -> None:
+    found = loaded({"name": name, "validation": "original_test"}, data_dir=data_dir)
+    published = reference(data_dir, train=False)
+    images = torch.as_tensor(published.data)
+    images = images.permute(0, 3, 1, 2) if images.ndim == 4 else images[:, None]
+    assert torch.equal(found.x_val, images)
+    assert torch.equal(found.y_val, torch.as_tensor(published.targets))
+    assert torch.equal(found.train_index, torch.arange(len(reference(data_dir, train=True).targets)))
+    searched = loaded({"name": name}, data_dir=data_dir)
+    assert found.checksum == searched.checksum
+    assert found.facts["validation"] == "original_test"
+    assert "test_checksum" in found.facts
+    assert "test_checksum" not in searched.facts
+    assert searched.facts["validation"] == "held_out"
+
+
+@pytest.mark.real_data
+def test_only_a_reproduction_opens_the_test_files(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        opened.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("data are read in one place"))
+    for name, tests in (("mnist", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]), ("cifar10", ["test_batch"])):
+        for validation, expected in ((0.1, []), (100, []), ("train", []), ("original_test", tests)):
+            opened.clear()
+            loaded({"name": name, "validation": validation}, data_dir=data_dir)
+            assert [file for file in opened if "train" not in file and "data_batch" not in file] == expected
 
 
 class _Malicious:
@@ -419,8 +511,15 @@ def test_folder_without_classes_is_refused(tmp_path: Path) -> None:
     ("data", "message"),
     [
         ({"name": "digits", "validaton": 0.1}, r"\[data\] validaton: there is no such key. Did you mean 'validation'"),
-        ({}, "exactly one of name and path"),
-        ({"name": "digits", "path": "x.npz"}, "exactly one of name and path"),
+        ({}, "exactly one of name, path, and y with its x"),
+        ({"name": "digits", "path": "x.npz"}, "exactly one of name, path, .* got name, path"),
+        ({"x": [[1.0]]}, "exactly one of name, path, and y with its x, got x"),
+        ({"y": [0, 1], "x": [[1.0], [2.0, 3.0]]}, "rows of equally many numbers"),
+        ({"y": [0, 1], "x": [[1.0]]}, "equally long, got 1 examples and 2 labels"),
+        ({"y": [0.5, 1.5]}, "y must be integers"),
+        ({"name": "digits", "scaling": "zscore"}, "must be one of standard, sample, minmax, half, none, got 'zscore'"),
+        ({"name": "digits", "validation": "original_test"}, "digits has no published test set"),
+        ({"name": "digits", "validation": "train", "test": 0.1}, "has no effect with validation = 'train'"),
         ({"name": "cifar"}, "Did you mean 'cifar10'"),
         ({"name": 10}, "must be one of cifar10, mnist, fashion_mnist, digits, got 10"),
         ({"name": "digits", "size": [8, 8]}, "fixed size"),

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from search import events
 from search.contract import Value
 from search.definition import StudyDefinition
 from search.errors import DefinitionError
@@ -54,6 +55,24 @@ def test_words_name_best_trial_gain_parameters_and_what_pruning_saved(
     trained = sum(max(report.epoch for report in trial.reports) for trial in state.trials.values() if trial.reports)
     assert f"Pruning ended {pruned} trials early: {trained} epochs were trained instead of {12 * 9}" in told_text
     assert "the number flatters" in told_text
+
+
+@pytest.mark.parametrize(
+    ("facts", "caution"),
+    [
+        ({}, "the number flatters"),
+        ({"validation": "train"}, "measured on the training examples themselves"),
+        ({"validation": "original_test"}, "published test set (checksum 0a1b), as the figure that it reproduces"),
+    ],
+)
+def test_words_say_what_was_measured(
+    definition: StudyDefinition, state: State, facts: dict[str, str], caution: str
+) -> None:
+    assert state.created is not None
+    used = events.TestSetUsed(at=0.0, purpose="validation", checksum="0a1b")
+    told_text = text(definition, replace(state, created=replace(state.created, facts=facts), tests=[used]))
+    assert caution in told_text
+    assert ("the number flatters" in told_text) == (not facts)
 
 
 def test_regularizer_that_is_off_is_listed_as_off(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from search import events
 from search.run import main
 from search.workspace import Workspace
 from tests.running import PROJECT, command, events_of, files_in, folded, workplace, write_study
@@ -212,6 +213,16 @@ def test_second_run_trains_nothing_and_prints_the_result_and_a_higher_number_add
     state = folded(root)
     assert len(state.trials) == len(state.finished) == 6
     assert events_of(root)[: len(before)] == before
+
+
+def test_use_of_a_published_test_set_is_an_event_of_the_study_and_told(tmp_path: Path, here: Command) -> None:
+    root = workplace(tmp_path / "it", n_trials=1, data={"validation": "original_test", "test_checksum": "0a1b"})
+    for n_trials in (1, 2):
+        result = here(root, "--study", "fake", "--n-trials", str(n_trials), "--trainers", "0")
+        assert "measured on the published test set (checksum 0a1b)" in result.stdout
+    assert "400 training and 100 published test examples" in result.stdout
+    used = [event for event in events_of(root) if isinstance(event, events.TestSetUsed)]
+    assert [(each.purpose, each.checksum) for each in used] == [("validation", "0a1b")]
 
 
 def test_quiet_run_prints_nothing(tmp_path: Path, here: Command) -> None:
