@@ -25,8 +25,10 @@ the work       session          one run of the command, from study file to resul
                capacity         how many slots of a structure train at once: measured, and remembered
                device           the time and the memory of a device
                executors        starts trainers: in this process, or as local processes
+               processes        starts a process that this one alone ends, and that ends with it
                checkpoint       weights on disk, whole or not at all, with their SHA-256
-the views      follower         brings a view up to the ledger, in a thread of its own
+the views      viewer           the process that writes them, at the lowest priority
+               follower         brings a view up to the ledger, in a thread of its own
                optuna_view, mlflow_view
                optuna_tables    Optuna's tables, written many rows at a time
                figures          the pictures and tables of a trial, drawn once

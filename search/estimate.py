@@ -13,9 +13,10 @@ from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, LocalProcesses
 from search.launch import ask, first_order, open_trainer, orders
 from search.ledger import Ledger
 from search.sampling import Sampling
-from search.session import Settings, check_fingerprint, views
+from search.session import Settings, check_fingerprint, stores
 from search.space import extremes, raw_from
 from search.state import State, fold
+from search.viewer import Viewer
 
 N_SAMPLED = 6
 """Networks drawn from the space for the expected total; each takes about two seconds."""
@@ -28,19 +29,21 @@ def dry_run(definition: StudyDefinition, settings: Settings, console: Console) -
         SearchError: whatever would keep the study from running.
     """
     state = _existing(definition, settings)
-    for view in views(definition, settings):
-        view.check()
-        console.print(f"{view.name}: can be used", highlight=False)
+    viewer = Viewer(stores(definition, settings), on_trouble=console.print)
     executor = LocalProcesses(CPU_TRAINER_ENVIRONMENT)
     try:
+        viewer.check()
         first = first_order(definition, settings.data_dir, state)
         opened = open_trainer(executor, first, console)
+        viewer.checked()
+        console.print("Optuna's storage and MLflow: can be used", highlight=False)
         check_objective(definition, opened.hyperparameters, opened.metrics)
         _describe(opened, console)
         n_trainers = len(orders(definition, first, opened))
         _print_costs(definition, executor, opened, n_trainers, console)
     finally:
         executor.stop()
+        viewer.close()
     console.print("Nothing was created. Without --dry-run the study starts.")
     return 0
 

@@ -1,18 +1,14 @@
 """Starting trainers and talking to them: in this process, or as local processes."""
 
 import contextlib
-import multiprocessing
-import os
-import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol, cast
 
-from search import trainer
+from search import processes, trainer
 from search.contract import Order, Reply, Shutdown
 
 CPU_TRAINER_ENVIRONMENT = {
@@ -99,18 +95,14 @@ class LocalProcesses:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, SpawnProcess] = {}
         self._connections: dict[int, Connection] = {}
 
     def start(self, trainer_id: int) -> None:
         self._drop(trainer_id)
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=trainer.main, args=(theirs,), name=f"trainer-{trainer_id}", daemon=True)
-        with _environment(self._environment), _signals_held_back():
-            process.start()
-        theirs.close()
-        self._processes[trainer_id], self._connections[trainer_id] = process, ours
+        self._processes[trainer_id], self._connections[trainer_id] = processes.started(
+            trainer.main, name=f"trainer-{trainer_id}", environment=self._environment
+        )
 
     def send(self, trainer_id: int, order: Order) -> None:
         connection = self._connections.get(trainer_id)
@@ -132,10 +124,9 @@ class LocalProcesses:
             while connection.poll():
                 yield cast("Reply", connection.recv())
         except (EOFError, OSError):
-            process = self._processes[trainer_id]
-            process.join(5)
+            reason = f"trainer died ({processes.ending(self._processes[trainer_id])})"
             self._drop(trainer_id)
-            yield Ended(reason=_ending(process.exitcode))
+            yield Ended(reason=reason)
 
     def _drop(self, trainer_id: int) -> None:
         if trainer_id in self._connections:
@@ -148,36 +139,3 @@ class LocalProcesses:
         for trainer_id, process in list(self._processes.items()):
             process.join(5)
             self._drop(trainer_id)
-
-
-def _ending(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"trainer died ({signal.Signals(-exitcode).name})"
-    return f"trainer died (exit status {exitcode})"
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update({name: value for name, value in changes.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """What is started in here never gets SIGINT and SIGTERM; for this process they wait until it is left.
-
-    Both often reach the whole process group (Ctrl-C; `timeout` and service managers): ending a trainer is for the
-    coordinator, which ends it with SIGKILL.
-    """
-    resource_tracker.ensure_running()  # on its own first start it would let them through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

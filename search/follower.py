@@ -1,4 +1,4 @@
-"""Follows a study's ledger into a view, in a thread of its own: training never waits for a store."""
+"""Follows a study's ledger into a view, in a thread of its own: no view waits for the other's store."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -112,7 +112,6 @@ class Follower:
             if stopping:
                 self._up_to_date = True
                 return
-            self._ledger.wait(after=seq, timeout_s=0.25)
             self._stopping.wait(self._view.pause_s)
 
 

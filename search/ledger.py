@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +39,6 @@ class Ledger:
         self.path = path
         self._engine = sa.create_engine(sqlite_url(path), connect_args={"timeout": 60})
         sa.event.listen(self._engine, "connect", _durable)
-        self._grown = threading.Condition()
         try:
             with self._engine.begin() as connection:  # another process may create it at this moment
                 connection.execute(sa.schema.CreateTable(EVENTS, if_not_exists=True))
@@ -68,9 +66,7 @@ class Ledger:
             raise LedgerError(
                 f"{self.path}: cannot append: {error.orig}. Free the disk or restore the file, then run again."
             ) from error
-        with self._grown:
-            self._length += len(rows)
-            self._grown.notify_all()
+        self._length += len(rows)
 
     def read(self, *, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Yield (sequence number from 1, event), those behind `after`."""
@@ -87,11 +83,6 @@ class Ledger:
 
     def events(self) -> Iterator[Event]:
         return (event for _, event in self.read())
-
-    def wait(self, *, after: int, timeout_s: float) -> bool:
-        """Block until this process has appended something behind `after`; False when the time is up."""
-        with self._grown:
-            return self._grown.wait_for(lambda: self._length > after, timeout_s)
 
     def close(self) -> None:
         self._engine.dispose()

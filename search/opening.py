@@ -55,7 +55,8 @@ def opened_objective(order: Open, progress: Callable[[str], None]) -> tuple[Open
         n_devices=torch.cuda.device_count() if cuda else 0,
         precision=precision,
         probe=probe,
-        versions={"python": platform.python_version(), "torch": torch.__version__},
+        # as plain text: reading torch's own class of text imports torch
+        versions={"python": platform.python_version(), "torch": str(torch.__version__)},
     )
     return opened, objective
 

@@ -20,16 +20,14 @@ from search.display import Display, display
 from search.errors import DataError, FingerprintError, LedgerError, OwnedError, StudyStoppedError, TrainerError
 from search.events import SessionClosed, SessionOpened, StudyCreated, TestSetUsed
 from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, Inline, LocalProcesses
-from search.follower import Follower
 from search.interruption import Interruption
 from search.launch import first_order, open_trainer, orders
 from search.ledger import Ledger, ownership
-from search.mlflow_view import MlflowView
-from search.optuna_view import OptunaView
 from search.retention import unexported_champion
 from search.rules import unsuited
 from search.space import extremes
 from search.state import State, apply, fold
+from search.viewer import Stores, Viewer
 from search.workspace import Workspace
 
 DRAIN_S = 300.0
@@ -61,20 +59,22 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
     if settings.export is not None:
         result.check_export(settings.export)
     path = settings.workspace.ledger(definition.name)
-    both = views(definition, settings)
     with contextlib.ExitStack() as cleanup:
+        viewer = Viewer(stores(definition, settings), on_trouble=_warn)
+        cleanup.callback(viewer.close)
         ledger, state = None, State()
         if path.exists():
             ledger = _owned_ledger(cleanup, path, create=False)
             state = fold(ledger.events())
             check_fingerprint(definition, state)
+            viewer.follow(path)
             if is_done(definition, state):
                 console.print(f"{definition.name} is done: nothing is left to train.", highlight=False)
-                followers = _followers(definition, settings, ledger)
-                for follower in followers:
-                    follower.start()
-                _sync(followers, drain_s=DRAIN_S)
-                return _conclude(definition, settings, console, state, "done")
+                status = _conclude(definition, settings, console, state, "done")
+                _sync(viewer, drain_s=DRAIN_S)
+                return status
+        else:
+            viewer.check()
         executor: Executor = Inline() if definition.trainers == 0 else LocalProcesses(CPU_TRAINER_ENVIRONMENT)
         cleanup.callback(executor.stop)
         first = first_order(definition, settings.data_dir, state)
@@ -83,10 +83,10 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
         check_objective(definition, opened.hyperparameters, opened.metrics)
         _check_data(definition, state, opened)
         if ledger is None:
-            for view in both:
-                view.check()
+            viewer.checked()
             ledger = _owned_ledger(cleanup, path, create=True)
-        return _train(definition, settings, console, ledger, state, executor, first, opened)
+            viewer.follow(path)
+        return _train(definition, settings, console, ledger, state, executor, viewer, first, opened)
 
 
 def _owned_ledger(cleanup: contextlib.ExitStack, path: Path, *, create: bool) -> Ledger:
@@ -150,6 +150,7 @@ def _train(
     ledger: Ledger,
     state: State,
     executor: Executor,
+    viewer: Viewer,
     first: Open,
     opened: Opened,
 ) -> int:
@@ -158,9 +159,6 @@ def _train(
     for event in _opening_events(definition, state, opened, len(by_trainer)):
         ledger.append(event)
         apply(state, event)
-    followers = _followers(definition, settings, ledger)
-    for follower in followers:
-        follower.start()
     screen = display(definition, console, quiet=settings.quiet)
     screen.say(_header(definition, state, opened, len(by_trainer)))
     if not settings.quiet:
@@ -181,7 +179,7 @@ def _train(
             reason = _run(coordinator, screen, ledger, state)
         finally:
             executor.stop()
-            _sync(followers, drain_s=DRAIN_S if interruption.reason is None else INTERRUPTED_DRAIN_S)
+            _sync(viewer, drain_s=DRAIN_S if interruption.reason is None else INTERRUPTED_DRAIN_S)
     return _conclude(definition, settings, console, state, reason)
 
 
@@ -272,21 +270,17 @@ def _warn_of_wrong_labels(definition: StudyDefinition, opened: Opened) -> None:
 # ---------------------------------------------------------------- views
 
 
-def views(definition: StudyDefinition, settings: Settings) -> tuple[OptunaView, MlflowView]:
-    name, workspace = definition.name, settings.workspace
-    mlflow = MlflowView(name, settings.tracking_uri, workspace.mlflow_artifacts, workspace.study(name))
-    optuna = OptunaView(name, settings.storage, workspace.optuna_artifacts, workspace.figures(name), mlflow.run_url)
-    mlflow.trial_url = optuna.trial_url
-    return optuna, mlflow
+def stores(definition: StudyDefinition, settings: Settings) -> Stores:
+    return Stores(
+        study=definition.name,
+        workspace=settings.workspace,
+        storage=settings.storage,
+        tracking_uri=settings.tracking_uri,
+    )
 
 
-def _followers(definition: StudyDefinition, settings: Settings, ledger: Ledger) -> list[Follower]:
-    return [Follower(view, ledger, on_trouble=_warn) for view in views(definition, settings)]
-
-
-def _sync(followers: Sequence[Follower], *, drain_s: float) -> None:
-    in_time = [follower.stop(drain_s=drain_s) for follower in followers]
-    if not all(in_time):
+def _sync(viewer: Viewer, *, drain_s: float) -> None:
+    if not viewer.stop(drain_s=drain_s):
         _warn("The dashboards do not hold everything yet; run the same command again to send them the rest.")
 
 

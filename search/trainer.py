@@ -5,16 +5,13 @@ It knows nothing of the ledger, of Optuna or of MLflow.
 
 import itertools
 import math
-import os
 import resource
 import sys
-import threading
 import time
 import traceback
 from collections import deque
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import parent_process
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -45,6 +42,7 @@ from search.contract import (
     SlotReport,
 )
 from search.opening import opened_objective
+from search.processes import end_with_parent
 
 WARM_UPS, ESTIMATE_S = 4, 1.0
 """Updates before an estimate, of which a CUDA graph's capture is the last; how long it then times updates."""
@@ -389,17 +387,10 @@ class PipeChannel:
 
 def main(connection: Connection) -> None:
     """Serve one coordinator until it says so, or is gone."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     trainer = Trainer(PipeChannel(connection))
     try:
         while trainer.step():
             pass
     except BrokenPipeError:
         return  # the coordinator is gone; its ledger knows what was running
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -12,6 +12,7 @@ import pytest
 
 from search.contract import ExportModel, Failed, Reply
 from search.executors import Ended, Inline, LocalProcesses
+from search.processes import signals_held_back
 from tests.running import PROJECT, wait_for
 
 PING = ExportModel(checkpoint="", destination="")
@@ -70,12 +71,10 @@ def test_trainer_has_the_environment_and_this_process_has_not(processes: LocalPr
 
 
 def test_signal_that_arrives_while_a_trainer_is_started_is_not_lost() -> None:
-    from search.executors import _signals_held_back
-
     seen = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
-        with _signals_held_back():
+        with signals_held_back():
             os.kill(os.getpid(), signal.SIGTERM)
         assert seen == [signal.SIGTERM]
     finally:

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from search.definition import load
 from search.events import AttemptInterrupted, SessionClosed
+from search.executors import CPU_TRAINER_ENVIRONMENT
 from search.ledger import ownership
 from search.mlflow_view import connect
 from search.session import Settings, run
@@ -114,10 +115,15 @@ def assert_mlflow(root: Path, study: str, state: State) -> None:
 def trainers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that hold a device, of a coordinator that lives."""
     try:
-        found = psutil.Process(process.pid).children()
-        return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in spawned(process) if CPU_TRAINER_ENVIRONMENT.keys() <= child.environ().keys()]
     except psutil.NoSuchProcess:
         return []
+
+
+def spawned(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The coordinator's trainers, and the process of the views."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def n_reports(root: Path, study: str = "fake") -> int:
@@ -258,11 +264,12 @@ def test_mlflow_that_cannot_be_written_costs_no_training_and_gets_everything_onc
 def test_killed_coordinator_leaves_no_orphan_and_then_a_killed_trainer_no_gap(tmp_path: Path) -> None:
     root = slow_study(tmp_path)
     with running(root, "--study", "fake", "--trainers", "2") as process:
-        own = trainers(process)
-        assert len(own) == 2
+        own = spawned(process)
+        assert len(trainers(process)) == 2
+        assert len(own) == 3
         process.kill()
         process.wait()
-        wait_for(lambda: not any(trainer.is_running() for trainer in own), timeout_s=10, what="orphans to end")
+        wait_for(lambda: not any(each.is_running() for each in own), timeout_s=10, what="orphans to end")
     cut = folded(root)
     assert cut.running
     with running(root, "--study", "fake", "--trainers", "2", reports=n_reports(root) + 4) as process:
@@ -276,6 +283,20 @@ def test_killed_coordinator_leaves_no_orphan_and_then_a_killed_trainer_no_gap(tm
         assert state.trials[trial.number].attempts[len(trial.attempts) - 1].interrupted == "the coordinator ended"
     reasons = [event.reason for event in events_of(root) if isinstance(event, AttemptInterrupted)]
     assert set(reasons) == {"the coordinator ended", "trainer died (SIGKILL)"}
+
+
+def test_killed_process_of_the_views_is_told_costs_no_training_and_the_next_run_completes_them(tmp_path: Path) -> None:
+    root = slow_study(tmp_path)
+    with running(root, "--study", "fake", "--trainers", "1", reports=3) as process:
+        (viewer,) = set(spawned(process)) - set(trainers(process))
+        viewer.kill()
+        _, err = process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert err.count("The process that writes the dashboards died (SIGKILL), training goes on.") == 1
+    assert "run the same command again to send them the rest" in err
+    again = command(root, "--study", "fake", "--trainers", "1")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert_whole(root, 5)
 
 
 def test_second_coordinator_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -115,16 +114,6 @@ def test_appending_survives_a_power_cut_as_sqlite_promises_it(tmp_path: Path) ->
     with ledger._engine.connect() as connection:
         assert connection.scalar(sa.text("PRAGMA journal_mode")) == "wal"
         assert connection.scalar(sa.text("PRAGMA synchronous")) == 2
-
-
-def test_a_reader_in_the_same_process_wakes_when_something_is_appended(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", create=True)
-    assert not ledger.wait(after=0, timeout_s=0.01)
-    appending = Thread(target=ledger.append, args=(closed(1),))
-    appending.start()
-    assert ledger.wait(after=0, timeout_s=60)
-    assert len(list(ledger.read())) == 1
-    appending.join()
 
 
 # ---------------------------------------------------------------- all or nothing
