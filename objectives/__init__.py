@@ -1,6 +1,8 @@
 """What can be trained. The only package that knows torch; it knows nothing of optuna, mlflow or search.
 
-classification   cross-entropy, accuracy and confusion counts of networks of one family: the built-in objective
+classification   cross-entropy, accuracy and confusion counts: the objective of a study that names none
+regression       the mean squared error of one number
+supervised       what these two have in common: data, networks of one family, measuring, saving
 hyperparameters  names, kinds, ranges and defaults (without torch)
 population       the training of P slots of one structure: admission, eviction, measuring, best weights
 paired           how sure a change of a slot's validation loss is
@@ -22,9 +24,12 @@ streams          random numbers from (seed, purpose, counter)
 probe            which precision is fast on this device
 data             data resident on the device; the stratified split; the test part left out
 datasets         cifar10, mnist, fashion_mnist, digits: downloaded, verified, parsed
-own              one's own .npz file or folder of images
+own              one's own .npz file or folder of images, or a few examples
 saved            networks rebuilt from saved weights, measured and exported
 """
 
-OBJECTIVES = {"classification": "objectives.classification:Classification"}
+OBJECTIVES = {
+    "classification": "objectives.classification:Classification",
+    "regression": "objectives.regression:Regression",
+}
 """The name in a study file -> "package.module:Name", imported when a trainer needs it."""

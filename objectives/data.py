@@ -17,7 +17,7 @@ from torch import Tensor
 from objectives.datasets import DataError, Examples, closest, named, published_test
 from objectives.own import inline, own
 
-__all__ = ["DataError", "Dataset", "load", "stratified_split"]
+__all__ = ["DataError", "Dataset", "load", "strata", "stratified_split"]
 
 KEYS = ("name", "path", "scaling", "size", "test", "validation", "x", "y")
 NOT_HELD_OUT = ("train", "original_test")
@@ -90,11 +90,6 @@ class Part:
         whole = len(positions) == len(self.y)
         return self if whole else Part(x=self.x[positions], y=self.y[positions], index=self.index[positions])
 
-    @property
-    def strata(self) -> NDArray[np.int64]:
-        """What a split keeps the shares of: the classes; numbers to predict are one stratum."""
-        return self.y.astype(np.int64) if self.y.dtype.kind == "i" else np.zeros(len(self.y), np.int64)
-
 
 def load(
     data: Mapping[str, object],
@@ -135,7 +130,7 @@ def load(
     else:
         whole = Part.all_of(examples).at(_without_test(examples, data))
         n_val = _count("validation", validation, n=len(whole.y))
-        train, val = (whole.at(part) for part in stratified_split(whole.strata, n_val=n_val, seed=seed))
+        train, val = (whole.at(part) for part in stratified_split(strata(whole.y), n_val=n_val, seed=seed))
     if missing := set(range(len(examples.classes))) - set(train.y.tolist()):
         raise DataError(
             f"{examples.name}: no example of class {examples.classes[min(missing)]!r} is left to train on. "
@@ -158,6 +153,11 @@ def load(
         validation=str(validation) if validation in NOT_HELD_OUT else "held_out",
         test_checksum=_checksum(val.x, val.y, examples.classes) if validation == "original_test" else "",
     )
+
+
+def strata(y: NDArray[np.generic]) -> NDArray[np.int64]:
+    """What a split keeps the shares of: the classes; numbers to predict are one stratum."""
+    return y.astype(np.int64) if y.dtype.kind == "i" else np.zeros(len(y), np.int64)
 
 
 def stratified_split(y: NDArray[np.int64], *, n_val: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -203,7 +203,7 @@ def _without_test(examples: Examples, data: Mapping[str, object]) -> NDArray[np.
             )
         return np.arange(len(examples.y))
     n_test = _count("test", data.get("test", TEST_FRACTION), n=len(examples.y))
-    return stratified_split(Part.all_of(examples).strata, n_val=n_test, seed=TEST_SEED)[0]
+    return stratified_split(strata(examples.y), n_val=n_test, seed=TEST_SEED)[0]
 
 
 def _count(key: str, value: object, *, n: int) -> int:

@@ -38,8 +38,8 @@ class Normalize(nn.Module):
 def configuration(checkpoint: Path) -> dict[str, Any]:
     """Return what was written beside the weights.
 
-    That is: network ("package.module:name" of what builds it), hyperparameters, input_shape, classes, mean, std,
-    data_set, checksum.
+    That is: network ("package.module:name" of what builds it), hyperparameters, input_shape, n_outputs, classes,
+    mean, std, data_set, checksum.
 
     Raises:
         CheckpointError: the file holds no such description.
@@ -63,7 +63,7 @@ def network(checkpoint: Path) -> nn.Sequential:
 
     found = configuration(checkpoint)
     net = build_at(found["network"], checkpoint)(
-        _hyperparameters(found), input_shape=tuple(found["input_shape"]), n_outputs=len(found["classes"])
+        _hyperparameters(found), input_shape=tuple(found["input_shape"]), n_outputs=found["n_outputs"]
     )
     weights = load_file(checkpoint)
     net.load_state_dict(weights, strict=False)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.classification import Classification
+from objectives.supervised import SupervisedObjective
 from search.capacity import GAIN, Measurement, fits, measured, out_of_memory, pays, recall, remember
 from search.contract import (
     Admit,
@@ -341,7 +342,7 @@ def admit(trial: int, given: Hyperparameters, *, alone: bool = False) -> Admit:
     )
 
 
-def digits() -> Classification:
+def digits() -> SupervisedObjective:
     return Classification(
         data={"name": "digits"}, data_dir=Path(), seed=0, device="cpu", precision="float32", progress=print
     )

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from objectives.captured import WARM_UPS, Captured
-from objectives.classification import Classification, ClassificationTask
+from objectives.classification import Classification, CrossEntropy
 from objectives.compact import Compact
 from objectives.flat import Tensors
 from objectives.hyperparameters import Value
 from objectives.numbers import Draws
 from objectives.population import Population
 from objectives.rows import MakeRows
+from objectives.supervised import SupervisedTask
 from tests import example_objective, toy
 from tests.recording import Recorded, Recorder
 
@@ -192,7 +193,7 @@ def test_batch_larger_than_the_training_set_is_all_of_it() -> None:
     assert toy.difference(both[0].weights(0), both[1].weights(0)) < SAME
 
 
-class WaitingTask(ClassificationTask):
+class WaitingTask(SupervisedTask):
     def gradients(
         self, parameters: Tensors, buffers: Tensors, index_PB: Tensor, draws: Draws, *, into: Tensors
     ) -> None:
@@ -201,7 +202,7 @@ class WaitingTask(ClassificationTask):
 
 
 def test_recording_refuses_what_waits_for_the_device() -> None:
-    task = WaitingTask(toy.dataset(), toy.full({}), seed=0, precision="float64")
+    task = WaitingTask(toy.dataset(), toy.full({}), loss=CrossEntropy(), seed=0, precision="float64")
     rows: MakeRows = partial(Captured, capture=Recorded)
     trained = Population(task, toy.full({}), declared=Classification.HYPERPARAMETERS, epochs=1, rows=rows)
     toy.admit(trained, 0, {}, seed=0)
@@ -234,7 +235,7 @@ def test_objective_of_ones_own_is_replayed(tmp_path: Path) -> None:
 def on_device(structure: dict[str, Value], *, rows: MakeRows = Captured, precision: str = "float64") -> Population:
     data = toy.dataset()
     moved: dict[str, Any] = {f.name: v.cuda() for f in fields(data) if isinstance(v := getattr(data, f.name), Tensor)}
-    task = ClassificationTask(replace(data, **moved), toy.full(structure), seed=0, precision=precision)
+    task = SupervisedTask(replace(data, **moved), toy.full(structure), loss=CrossEntropy(), seed=0, precision=precision)
     return Population(task, toy.full(structure), declared=Classification.HYPERPARAMETERS, epochs=10, rows=rows)
 
 

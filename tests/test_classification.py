@@ -10,14 +10,15 @@ from torch import nn
 from torch.nn import functional
 
 from objectives import saved
-from objectives.classification import Classification, ClassificationTask
+from objectives.classification import Classification, CrossEntropy
 from objectives.hyperparameters import HyperparameterError, Value
 from objectives.population import Population
+from objectives.supervised import SupervisedObjective, SupervisedTask
 from tests import toy
 
 
 @pytest.fixture(scope="module")
-def digits() -> Classification:
+def digits() -> SupervisedObjective:
     return Classification(
         data={"name": "digits"}, data_dir=Path(), seed=0, device="cpu", precision="float32", progress=print
     )
@@ -83,7 +84,7 @@ def test_saved_network_says_how_it_was_made(tmp_path: Path) -> None:
     assert (found["data_set"], found["classes"]) == ("toy", ["a", "b", "c", "d"])
 
 
-def test_weights_of_other_data_are_not_measured(digits: Classification, tmp_path: Path) -> None:
+def test_weights_of_other_data_are_not_measured(digits: SupervisedObjective, tmp_path: Path) -> None:
     trained({}).save(0, tmp_path / "w.safetensors")
     with pytest.raises(saved.CheckpointError, match=r"trained on toy .*digits"):
         digits.measure(tmp_path / "w.safetensors", tmp_path / "p.npz")
@@ -109,7 +110,7 @@ def test_measured_part_of_the_training_set_is_stratified_and_as_large_as_the_val
     assert counts.max() - counts.min() <= 1
 
 
-def test_digits_are_learned(digits: Classification) -> None:
+def test_digits_are_learned(digits: SupervisedObjective) -> None:
     trial: dict[str, Value] = {"width": 64, "lr": 0.01, "batch_norm": True, "schedule": "one_cycle", "batch_size": 64}
     population = digits.build(trial, epochs=5)
     population.admit(0, hyperparameters=trial, seed=0, fold=None)
@@ -124,7 +125,7 @@ def test_bfloat16_trains_float32_weights_to_nearly_the_same_network(model: str) 
     trial: dict[str, Value] = {"model": model, "batch_norm": True, "width": 8, "lr": 1e-3}
     weights, losses = [], []
     for precision in ("float32", "bfloat16"):
-        task = ClassificationTask(toy.dataset(), toy.full(trial), seed=0, precision=precision)
+        task = SupervisedTask(toy.dataset(), toy.full(trial), loss=CrossEntropy(), seed=0, precision=precision)
         population = Population(task, toy.full(trial), declared=Classification.HYPERPARAMETERS, epochs=4)
         toy.admit(population, 0, trial, seed=0)
         toy.train(population, epochs=4)
@@ -135,18 +136,18 @@ def test_bfloat16_trains_float32_weights_to_nearly_the_same_network(model: str) 
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
-def test_facts_count_what_is_loaded(digits: Classification) -> None:
+def test_facts_count_what_is_loaded(digits: SupervisedObjective) -> None:
     facts = digits.facts
     assert (facts["n_train"], facts["n_validation"], facts["input_shape"]) == (1150, 288, [1, 8, 8])
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_convolutions_train_one_by_one_on_a_cpu(digits: Classification) -> None:
+def test_convolutions_train_one_by_one_on_a_cpu(digits: SupervisedObjective) -> None:
     assert digits.capacity({"width": 64}) == 8
     assert digits.capacity({"model": "cnn", "width": 8}) == 1
 
 
-def test_folds_are_refused(digits: Classification) -> None:
+def test_folds_are_refused(digits: SupervisedObjective) -> None:
     with pytest.raises(HyperparameterError, match="fold = 2"):
         digits.build({}, epochs=1).admit(0, hyperparameters={}, seed=0, fold=2)
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from objectives.classification import Classification, ClassificationTask
+from objectives.classification import Classification, CrossEntropy
 from objectives.data import Dataset
 from objectives.hyperparameters import Value, completed
 from objectives.population import Population
 from objectives.rows import MakeRows
+from objectives.supervised import SupervisedTask
 
 N_TRAIN, N_VAL, N_CLASSES, BATCH = 83, 40, 4, 16
 UPDATES_PER_EPOCH = N_TRAIN // BATCH
@@ -47,8 +48,10 @@ def full(hyperparameters: Hyperparameters) -> dict[str, Value]:
     return completed(small | dict(hyperparameters), Classification.HYPERPARAMETERS)
 
 
-def task(hyperparameters: Hyperparameters, *, vectors: bool = False) -> ClassificationTask:
-    return ClassificationTask(dataset(vectors=vectors), full(hyperparameters), seed=0, precision="float64")
+def task(hyperparameters: Hyperparameters, *, vectors: bool = False) -> SupervisedTask:
+    return SupervisedTask(
+        dataset(vectors=vectors), full(hyperparameters), loss=CrossEntropy(), seed=0, precision="float64"
+    )
 
 
 def population(

@@ -9,13 +9,14 @@ from typing import Any
 from objectives.classification import Classification
 from objectives.hyperparameters import Value
 from objectives.population import Population
+from objectives.supervised import SupervisedObjective
 from tests.benchmarks.sides import LR, Places
 from tests.benchmarks.workloads import Workload
 
 EPOCHS = 9
 
 
-def objective(workload: Workload, places: Places, *, precision: str, device: str = "cpu") -> Classification:
+def objective(workload: Workload, places: Places, *, precision: str, device: str = "cpu") -> SupervisedObjective:
     return Classification(
         data=workload.table(places.path),
         data_dir=places.data_dir,
@@ -26,7 +27,7 @@ def objective(workload: Workload, places: Places, *, precision: str, device: str
     )
 
 
-def filled(found: Classification, workload: Workload, n_slots: int) -> Population:
+def filled(found: SupervisedObjective, workload: Workload, n_slots: int) -> Population:
     """A population with so many slots, all at their first update."""
     population = found.build(workload.hyperparameters, epochs=EPOCHS)
     for slot in range(n_slots):
@@ -64,7 +65,7 @@ Ending = Callable[[Mapping[int, float]], Collection[int]]
 
 
 def race(
-    found: Classification,
+    found: SupervisedObjective,
     trials: Sequence[Mapping[str, Value]],
     slots: int,
     *,

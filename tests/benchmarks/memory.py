@@ -9,6 +9,7 @@ from pathlib import Path
 from objectives import models
 from objectives.classification import Classification
 from objectives.hyperparameters import completed
+from objectives.supervised import SupervisedObjective
 from tests.benchmarks.engine import filled, objective
 from tests.benchmarks.sides import EVALUATION_BATCH, Places, split
 from tests.benchmarks.workloads import Workload
@@ -64,7 +65,7 @@ def must_bytes(workload: Workload, places: Places, slots: int, *, precision: str
     return slots * models.n_parameters(net) * weights + max(training, evaluation)
 
 
-def _trained(found: Classification, workload: Workload, slots: int) -> None:
+def _trained(found: SupervisedObjective, workload: Workload, slots: int) -> None:
     population = filled(found, workload, slots)
     for _ in range(2):
         for _ in range(N_UPDATES):

@@ -1,0 +1,295 @@
+"""Learning targets from examples, images or vectors: what classification and regression have in common.
+
+P slots, B examples, C H W image, D features, K outputs, V validation examples.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from objectives import augment, saved
+from objectives.data import Dataset, load, strata, stratified_split
+from objectives.flat import Tensors
+from objectives.hyperparameters import (
+    AUGMENTATION,
+    TRAINING,
+    Hyperparameter,
+    HyperparameterError,
+    Value,
+    completed,
+)
+from objectives.models import BuiltIn
+from objectives.network import Arithmetic, Network, Networks
+from objectives.numbers import Draws, Numbers, named
+from objectives.population import Evaluation, Population, Slot
+from objectives.task import Confusion
+
+EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
+"""Examples at once: what stays in a core's cache; what keeps a GPU busy."""
+BUILT_IN = BuiltIn()
+Told = tuple[dict[str, float], Confusion | None]
+
+
+class Loss(Protocol):
+    """What is learned: how outputs are judged by targets."""
+
+    @property
+    def HYPERPARAMETERS(self) -> Mapping[str, Hyperparameter]: ...  # noqa: N802 - a constant
+    @property
+    def METRICS(self) -> Mapping[str, str]:  # noqa: N802
+        """As search/contract.py wants them, of any examples: reported of the training and of the validation part."""
+
+    @property
+    def numeric(self) -> bool:
+        """Targets are numbers, not classes."""
+
+    def gradient(self, outputs_PBK: Tensor, targets_PB: Tensor, draws: Draws) -> Tensor:
+        """Return the gradient of each slot's mean loss by its outputs, which it may overwrite."""
+
+    def measured(self, outputs_PBK: Tensor, targets_PB: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return each example's loss (P, B), and by name what else is to be summed over all examples (P, ...)."""
+
+    def told(self, loss: float, sums: Mapping[str, Any], n: int) -> Told:
+        """Return one slot's METRICS from the mean loss and those sums, as nested lists, over n examples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervised:
+    """Satisfies search.contract.ObjectiveFactory: networks of one family learn under one loss."""
+
+    loss: Loss
+    networks: Networks = BUILT_IN
+
+    @property
+    def HYPERPARAMETERS(self) -> Mapping[str, Hyperparameter]:  # noqa: N802 - a constant of the contract
+        return {**self.networks.HYPERPARAMETERS, **TRAINING, **AUGMENTATION, **self.loss.HYPERPARAMETERS}
+
+    @property
+    def METRICS(self) -> Mapping[str, str]:  # noqa: N802
+        told = {f"{part}_{name}": way for name, way in self.loss.METRICS.items() for part in ("train", "val")}
+        return told | dict.fromkeys(("val_loss_se", "penalty", "weight_norm", "lr"), "none")
+
+    def __call__(
+        self,
+        *,
+        data: Mapping[str, object],
+        data_dir: Path,
+        seed: int,
+        device: str,
+        precision: str,
+        progress: Callable[[str], None],
+    ) -> "SupervisedObjective":
+        """Load and split the data.
+
+        Raises:
+            DataError: they are missing, damaged or of the wrong form.
+        """
+        dataset = load(data, data_dir=data_dir, seed=seed, device=device, progress=progress, numeric=self.loss.numeric)
+        torch.backends.cudnn.allow_tf32 = False  # float32 is what was asked for, and what evaluation is done in
+        return SupervisedObjective(dataset, self, seed=seed, precision=precision)
+
+
+class SupervisedObjective:
+    """Satisfies search.contract.Objective."""
+
+    def __init__(self, dataset: Dataset, factory: Supervised, *, seed: int, precision: str) -> None:
+        self._dataset, self._factory, self._seed, self._precision = dataset, factory, seed, precision
+        self._declared = factory.HYPERPARAMETERS
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return self._dataset.facts
+
+    def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
+        return self._task(hyperparameters).network.n_parameters
+
+    def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
+        """The most slots that make sense.
+
+        On a CPU some networks gain nothing from company; and beyond 8 a doubling saves a fifth of the time at best,
+        while many trials in flight cost the search (tests/benchmarks/README.md).
+        """
+        device = self._dataset.x_train.device
+        if device.type == "cpu":
+            return 8 if self._task(hyperparameters).network.gains else 1
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        # parameters, gradients, two moments, the best weights, and as much again for activations and temporaries
+        return min(max(free_bytes // (self.n_parameters(hyperparameters) * 4 * 10), 1), 64)
+
+    def build(self, hyperparameters: Mapping[str, Value], *, epochs: int) -> Population:
+        """An empty population of this structure.
+
+        Raises:
+            HyperparameterError: this combination cannot be trained.
+        """
+        return Population(self._task(hyperparameters), hyperparameters, declared=self._declared, epochs=epochs)
+
+    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
+        """Validation metrics of saved weights; writes outputs (V, K), targets and index (V,) as npz.
+
+        Raises:
+            CheckpointError: the weights were trained on other data.
+        """
+        dataset, found = self._dataset, saved.configuration(checkpoint)
+        if found["checksum"] != dataset.checksum:
+            raise saved.CheckpointError(
+                f"{checkpoint}: trained on {found['data_set']} ({found['checksum']}), but the data are "
+                f"{dataset.name} ({dataset.checksum}). Measure on the data it was trained on."
+            )
+        net, x_val = saved.network(checkpoint), dataset.x_val.cpu()
+        with torch.inference_mode():
+            outputs = torch.cat([net(_unit(batch)) for batch in torch.split(x_val, EVALUATION_BATCH)])
+        targets = dataset.y_val.cpu()
+        np.savez(predictions, outputs=outputs.numpy(), targets=targets.numpy(), index=dataset.val_index.cpu().numpy())
+        losses_1V, sums = self._factory.loss.measured(outputs.unsqueeze(0), targets.unsqueeze(0))
+        mean, n = losses_1V.double().mean().item(), len(targets)
+        metrics, _ = self._factory.loss.told(mean, {name: total[0].tolist() for name, total in sums.items()}, n)
+        return _prefixed("val", metrics)
+
+    def export_model(self, checkpoint: Path, destination: Path) -> None:
+        """Write the network for images in [0, 1] (or raw features) as .pt2, with an example input beside it (.npy)."""
+        saved.export(checkpoint, destination)
+
+    def _task(self, hyperparameters: Mapping[str, Value]) -> "SupervisedTask":
+        return SupervisedTask(
+            self._dataset,
+            completed(hyperparameters, self._declared),
+            loss=self._factory.loss,
+            networks=self._factory.networks,
+            seed=self._seed,
+            precision=self._precision,
+        )
+
+
+class SupervisedTask:
+    """Satisfies objectives.population.Task for the networks of one structure."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        hyperparameters: Mapping[str, Value],
+        *,
+        loss: Loss,
+        seed: int,
+        precision: str,
+        networks: Networks = BUILT_IN,
+    ) -> None:
+        """Only structural hyperparameters are read; the seed draws the measured part of the training set."""
+        self._dataset, self._loss, self._networks, arithmetic = dataset, loss, networks, Arithmetic.of(precision)
+        self._n_outputs = max(len(dataset.classes), 1)
+        self._dtype, self._input_shape = arithmetic.dtype, tuple(dataset.x_train.shape[1:])
+        self.network: Network = networks.stacked(
+            hyperparameters,
+            input_shape=self._input_shape,
+            n_outputs=self._n_outputs,
+            arithmetic=arithmetic,
+            device=self.device,
+        )
+        scale = 255 if dataset.x_train.dtype == torch.uint8 else 1
+        shape, each = dataset.x_train.shape[1:], (-1, *(1,) * (dataset.x_train.ndim - 2))
+        # a number for each pixel, not for each channel: plain rows are what vector units are fastest at
+        self._mean = (dataset.mean.double() * scale).to(self._dtype).view(each).expand(shape).contiguous()
+        self._inverse_std = (1 / (dataset.std.double() * scale)).to(self._dtype).view(each).expand(shape).contiguous()
+        _, part = stratified_split(
+            strata(dataset.y_train.cpu().numpy()), n_val=min(len(dataset.y_val), len(dataset.y_train)), seed=seed
+        )
+        self._measured_part = torch.from_numpy(part).to(self.device)
+
+    @property
+    def n_train(self) -> int:
+        return len(self._dataset.y_train)
+
+    @property
+    def device(self) -> torch.device:
+        return self._dataset.x_train.device
+
+    def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
+        if slot.fold is not None:
+            raise HyperparameterError(f"fold = {slot.fold}: the data have one split and no folds. Leave it out.")
+        augment.check(slot.hyperparameters, input_shape=self._input_shape)
+        parameters, buffers = self.network.initial(slot)
+        return {n: t.to(self._dtype) for n, t in parameters.items()}, {n: t.to(self._dtype) for n, t in buffers.items()}
+
+    def gradients(
+        self, parameters: Tensors, buffers: Tensors, index_PB: Tensor, draws: Draws, *, into: Tensors
+    ) -> None:
+        data = self._dataset.x_train
+        if data.ndim == 4:
+            x = augment.gather(data, index_PB, draws)
+        else:
+            x = augment.select(data, index_PB.view(-1)).view(*index_PB.shape, *data.shape[1:])
+        x = augment.distort(self._normalized(x), draws)
+        outputs_PBK = self.network.forward(x, parameters, buffers, draws=draws)
+        targets_PB = self._dataset.y_train.index_select(0, index_PB.view(-1)).view(index_PB.shape)
+        self.network.backward(self._loss.gradient(outputs_PBK, targets_PB, draws), parameters, into)
+
+    def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
+        dataset, part = self._dataset, self._measured_part
+        names, switches = named(self._networks.HYPERPARAMETERS)
+        given = [slot.hyperparameters for slot in slots]
+        draws = Draws(numbers=Numbers(given, names, device=self.device, switches=switches))
+        train, _ = self._tested(parameters, buffers, draws, dataset.x_train[part], dataset.y_train[part])
+        val, losses_PV = self._tested(parameters, buffers, draws, dataset.x_val, dataset.y_val)
+        return [
+            Evaluation(
+                metrics=_prefixed("train", train_metrics) | _prefixed("val", val_metrics),
+                confusion=confusion,
+                val_losses=losses_V,
+            )
+            for (train_metrics, _), (val_metrics, confusion), losses_V in zip(train, val, losses_PV, strict=True)
+        ]
+
+    def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
+        dataset = self._dataset
+        configuration = {
+            "network": saved.path_of(self._networks.build),
+            "hyperparameters": dict(hyperparameters),
+            "input_shape": list(self._input_shape),
+            "n_outputs": self._n_outputs,
+            "classes": list(dataset.classes),
+            "mean": dataset.mean.tolist(),
+            "std": dataset.std.tolist(),
+            "data_set": dataset.name,
+            "checksum": dataset.checksum,
+        }
+        return self.network.plain(weights, hyperparameters), {"configuration": json.dumps(configuration)}
+
+    def _tested(
+        self, parameters: Tensors, buffers: Tensors, draws: Draws, x: Tensor, y: Tensor
+    ) -> tuple[list[Told], Tensor]:
+        """What the loss tells of each slot, and each example's loss (P, V)."""
+        n_slots = len(next(iter(parameters.values())))
+        loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
+        sums: dict[str, Tensor] = {}
+        losses = []
+        size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
+        for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
+            shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
+            outputs_PBK = self.network.forward(shared, parameters, buffers, draws=draws)
+            losses_PB, more = self._loss.measured(outputs_PBK, y_B.expand(n_slots, -1))
+            losses.append(losses_PB)
+            loss_P += losses_PB.double().sum(dim=1)
+            sums = {name: sums[name] + total if sums else total for name, total in more.items()}
+        means, totals = (loss_P / len(y)).tolist(), {name: total.tolist() for name, total in sums.items()}
+        told = [
+            self._loss.told(mean, {name: total[i] for name, total in totals.items()}, len(y))
+            for i, mean in enumerate(means)
+        ]
+        return told, torch.cat(losses, dim=1)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        return x.to(self._dtype, copy=True).sub_(self._mean).mul_(self._inverse_std)
+
+
+def _prefixed(part: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{part}_{name}": value for name, value in metrics.items()}
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x
