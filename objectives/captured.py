@@ -176,7 +176,7 @@ class Captured:
 
     def _step(self, step: StackedStep) -> None:
         """Add the penalties' gradients, clip, and change parameters and moments."""
-        numbers, n_weights = self._numbers, self._layout.n_weights
+        numbers, n_weights = self._numbers, self._layout.n_penalized
         p, g, *moments = (self._static[name] for name in self._static if name in CHANGED)
         clips = numbers.used("clip_norm")
         # the norm that is clipped has the penalties in it

@@ -89,7 +89,7 @@ class Compact:
         self._task.gradients(stack.parameters, stack.buffers, index_PB, drawn, into=stack.gradients)
         if stack.numbers.used("l1") or stack.numbers.used("l2"):
             given = [slot.hyperparameters for slot in self._slots]
-            regularizers.add_gradients(parameters_Pn, gradients_Pn, given, n_weights=self._layout.n_weights)
+            regularizers.add_gradients(parameters_Pn, gradients_Pn, given, n_weights=self._layout.n_penalized)
         if stack.numbers.used("clip_norm"):
             optimizers.clip(gradients_Pn, stack.numbers["clip_norm"])
         stack.counts.add_(1)
@@ -112,7 +112,7 @@ class Compact:
                 roots=torch.tensor([key(slot.seed, "draws") for slot in self._slots], device=device),
                 counts=counts,
                 updates=[
-                    (RowUpdate.of(own, row, n_weights=self._layout.n_weights), count)
+                    (RowUpdate.of(own, row, n_weights=self._layout.n_penalized), count)
                     for own, count, *row in zip(given, counts.unbind(), *rows, strict=True)
                 ],
             )

@@ -21,11 +21,18 @@ class Layout:
 
     shapes: Mapping[str, tuple[int, ...]]
     """In the order of the row."""
+    exempt: str = ""
+    """The last of the weights, where it is exempt from decay and penalties; those of one dimension always are."""
 
     @staticmethod
-    def of(tensors: Mapping[str, Tensor]) -> "Layout":
+    def of(tensors: Mapping[str, Tensor], *, exempt_output: bool = False) -> "Layout":
+        """Keep the order of the weights; the last of them is the output's."""
         ordered = sorted(tensors.items(), key=lambda item: item[1].ndim < 2)
-        return Layout(shapes={name: tuple(tensor.shape) for name, tensor in ordered})
+        weights = [name for name, tensor in ordered if tensor.ndim > 1]
+        return Layout(
+            shapes={name: tuple(tensor.shape) for name, tensor in ordered},
+            exempt=weights[-1] if exempt_output and weights else "",
+        )
 
     @property
     def n(self) -> int:
@@ -33,8 +40,13 @@ class Layout:
 
     @property
     def n_weights(self) -> int:
-        """How many numbers, from the row's start, belong to weights: the rest is exempt from decay and penalties."""
+        """How many numbers, from the row's start, belong to weights."""
         return sum(math.prod(shape) for shape in self.shapes.values() if len(shape) > 1)
+
+    @property
+    def n_penalized(self) -> int:
+        """How many, from the row's start, decay and penalties apply to unless nothing is exempt."""
+        return self.n_weights - (math.prod(self.shapes[self.exempt]) if self.exempt else 0)
 
     def row(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return one slot's tensors (without the slot's dimension) as a row (n,)."""

@@ -44,7 +44,7 @@ TRAINING: Mapping[str, Hyperparameter] = {
     "weight_decay": _strength(),  # decoupled
     "l1": _strength(),
     "l2": _strength(),
-    "exempt": _choice("biases_and_norms", "none", structural=False),  # from the three above
+    "exempt": _choice("biases_and_norms", "none", "output"),  # from the three above; "output": the last layer as well
     "clip_norm": _strength(),  # 0: off
     "schedule": _choice("constant", "cosine", "one_cycle", "step"),
     "warmup": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),  # part of all updates

@@ -88,7 +88,8 @@ class Population:
         admitted = Slot(number=slot, seed=seed, fold=fold, hyperparameters=hyperparameters)
         parameters, buffers = self._task.initial(admitted)
         if self._rows is None:
-            self._layout, self._buffer_layout = Layout.of(parameters), Layout.of(buffers)
+            exempt_output = hyperparameters["exempt"] == "output"
+            self._layout, self._buffer_layout = Layout.of(parameters, exempt_output=exempt_output), Layout.of(buffers)
             self._rows = self._make_rows(
                 self._task,
                 self._plan,
@@ -138,7 +139,7 @@ class Population:
         at = [self._rows.row(slot) for slot in measured]
         parameters_Pn, buffers = _taken(self._rows.parameters, at), _taken(self._rows.buffers, at)
         given = [slot.hyperparameters for slot in measured]
-        penalties = regularizers.penalties(parameters_Pn, given, n_weights=self._layout.n_weights)
+        penalties = regularizers.penalties(parameters_Pn, given, n_weights=self._layout.n_penalized)
         norms: list[float] = _norms(parameters_Pn[:, : self._layout.n_weights]).tolist()
         found = self._task.measure(self._layout.views(parameters_Pn), self._buffer_layout.views(buffers), measured)
         errors = _standard_errors(measured, found)

@@ -4,8 +4,8 @@ L2 adds l2 * sum(w^2) to the loss. Under SGD without momentum that is weight dec
 since Adam divides the penalty's gradient by the same root as the loss's: weights with large gradients are then decayed
 less. Decoupled weight decay belongs to optimizers.py. Source: Loshchilov and Hutter (2019), arXiv:1711.05101.
 
-Biases and norms are exempt unless `exempt` is "none". P slots, n numbers a slot, of which the first n_weights belong to
-weights (objectives/flat.py).
+Biases and norms are exempt unless `exempt` is "none", the last layer as well if it is "output". P slots, n numbers a
+slot, of which the first n_weights belong to weights that are not exempt (Layout.n_penalized of objectives/flat.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ PIECE = 65_536
 
 def n_concerned(hyperparameters: Mapping[str, Value], row: Tensor, n_weights: int) -> int:
     """How many numbers of a row, from its start, l1, l2 and weight_decay apply to."""
-    return n_weights if hyperparameters["exempt"] == "biases_and_norms" else row.shape[-1]
+    return row.shape[-1] if hyperparameters["exempt"] == "none" else n_weights
 
 
 def add_gradients(

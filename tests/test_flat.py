@@ -35,6 +35,12 @@ def test_weights_come_first(shapes: list[tuple[int, ...]]) -> None:
     assert row[layout.n_weights :].eq(0).all()
 
 
+def test_exempt_output_lies_behind_all_other_weights() -> None:
+    shapes = {"layer1.weight": (2, 3), "layer1.bias": (3,), "output.weight": (1, 3), "output.bias": (1,)}
+    layout = Layout.of({name: torch.zeros(shape) for name, shape in shapes.items()}, exempt_output=True)
+    assert (layout.n_penalized, layout.n_weights, layout.n) == (6, 9, 13)
+
+
 def test_views_of_rows_share_their_memory() -> None:
     layout = Layout(shapes={"w": (2, 3), "b": (3,)})
     rows = torch.zeros(4, layout.n)

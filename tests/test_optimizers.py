@@ -38,8 +38,13 @@ def trained_by_torch(
     weights = models.initial(net, full, generator=draw)
     module = models.single(net).double()
     module.load_state_dict(models.plain(weights[0] | weights[1], batch_norm=net.batch_norm), strict=False)
-    concerned = [p for p in module.parameters() if p.ndim > 1 or full["exempt"] == "none"]
-    spared = [p for p in module.parameters() if p.ndim == 1 and full["exempt"] != "none"]
+    exempt = [
+        full["exempt"] != "none" and (p.ndim == 1 or (full["exempt"] == "output" and name == "output.weight"))
+        for name, p in module.named_parameters()
+    ]
+    concerned, spared = (
+        [p for p, own in zip(module.parameters(), exempt, strict=True) if own == wanted] for wanted in (False, True)
+    )
     groups: list[dict[str, object]] = [
         {"params": concerned, "weight_decay": decay},
         {"params": spared, "weight_decay": 0.0},
@@ -133,6 +138,15 @@ def test_l2_under_sgd_without_momentum_equals_weight_decay_of_twice_its_strength
 def test_l2_under_adam_is_not_weight_decay() -> None:
     by_decay = toy.alone({"weight_decay": 0.1}, seed=0)
     assert toy.difference(toy.alone({"l2": 0.05}, seed=0), by_decay) > 1e-2
+
+
+def test_exempt_output_is_neither_decayed_nor_penalized() -> None:
+    output: dict[str, Value] = {"exempt": "output"}
+    reference = trained_by_torch(output, lambda groups: Adam(groups, lr=1e-2), decay=0.02)
+    assert compare({"optimizer": "adam", "l2": 0.01, **output}, reference) < 1e-8
+    assert compare({"optimizer": "adam", "l2": 0.01}, reference) > 1e-3
+    reference = trained_by_torch(output, lambda groups: AdamW(groups, lr=1e-2), decay=0.2)
+    assert compare({"optimizer": "adamw", "weight_decay": 0.2, **output}, reference) < 1e-8
 
 
 def test_l1_equals_a_penalty_in_the_loss() -> None:
