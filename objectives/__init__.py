@@ -24,6 +24,7 @@ streams          random numbers from (seed, purpose, counter)
 probe            which precision is fast on this device
 data             data resident on the device; the stratified split; the test part left out
 datasets         cifar10, mnist, fashion_mnist, digits: downloaded, verified, parsed
+imdb             the IMDB reviews as bags of words
 own              one's own .npz file or folder of images, or a few examples
 saved            networks rebuilt from saved weights, measured and exported
 """

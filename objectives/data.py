@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from objectives import imdb
 from objectives.datasets import DataError, Examples, closest, named, published_test
 from objectives.own import inline, own
 
 __all__ = ["DataError", "Dataset", "load", "strata", "stratified_split"]
 
-KEYS = ("name", "path", "scaling", "size", "test", "validation", "x", "y")
+KEYS = ("n_words", "name", "path", "scaling", "size", "test", "validation", "x", "y")
 NOT_HELD_OUT = ("train", "original_test")
 SCALINGS = ("standard", "sample", "minmax", "half", "none")
 TEST_FRACTION = 0.2
@@ -103,11 +104,11 @@ def load(
     """Load the data set that a study's [data] table names, and split it from `seed`.
 
     Args:
-        data: exactly one of `name` (cifar10, mnist, fashion_mnist, digits), `path` (an .npz file, or a folder of
-            images with one folder a class) and `y` (the examples themselves, with their `x`); optionally `validation`
-            and, where no test set is published, `test`: a count or a fraction. In place of a part held out,
-            `validation` may be "train" or "original_test" (see Dataset). `scaling` is one of SCALINGS; a folder may
-            have a `size` = [H, W].
+        data: exactly one of `name` (cifar10, mnist, fashion_mnist, digits, or imdb with its `n_words`), `path` (an
+            .npz file, or a folder of images with one folder a class) and `y` (the examples themselves, with their
+            `x`); optionally `validation` and, where no test set is published, `test`: a count or a fraction. In place
+            of a part held out, `validation` may be "train" or "original_test" (see Dataset). `scaling` is one of
+            SCALINGS; a folder may have a `size` = [H, W].
         data_dir: where torchvision's files are, or are downloaded to.
         numeric: numbers are predicted, not classes.
 
@@ -118,6 +119,8 @@ def load(
         raise DataError(f"[data] {unknown[0]}: there is no such key.{closest(unknown[0], KEYS)}")
     if ("name" in data) + ("path" in data) + ("y" in data) != 1 or ("x" in data and "y" not in data):
         raise DataError(f"[data] must hold exactly one of name, path, and y with its x, got {', '.join(data)}.")
+    if "n_words" in data and data.get("name") != "imdb":
+        raise DataError("[data] n_words: only the words of imdb are counted. Remove the key.")
     examples = _examples(data, data_dir=data_dir, progress=progress, numeric=numeric)
     validation = data.get("validation", examples.validation)
     if validation in NOT_HELD_OUT and "test" in data:
@@ -126,7 +129,7 @@ def load(
         whole = train = val = Part.all_of(examples)
     elif validation == "original_test":
         whole = train = Part.all_of(examples)
-        val = Part.all_of(published_test(examples.name, data_dir=data_dir, progress=progress))
+        val = Part.all_of(_test(data, examples.name, data_dir=data_dir, progress=progress))
     else:
         whole = Part.all_of(examples).at(_without_test(examples, data))
         n_val = _count("validation", validation, n=len(whole.y))
@@ -191,7 +194,15 @@ def _examples(
         return own(data["path"], size=data.get("size"), numeric=numeric)
     if numeric:
         raise DataError(f"[data] name: {data['name']} has classes, and no numbers to predict. Give x and y, or a path.")
+    if data["name"] == "imdb":
+        return imdb.reviews("train", n_words=data.get("n_words", imdb.N_WORDS), data_dir=data_dir)
     return named(data["name"], size=data.get("size"), data_dir=data_dir, progress=progress)
+
+
+def _test(data: Mapping[str, object], name: str, *, data_dir: Path, progress: Callable[[str], None]) -> Examples:
+    if data.get("name") == "imdb":
+        return imdb.reviews("test", n_words=data.get("n_words", imdb.N_WORDS), data_dir=data_dir)
+    return published_test(name, data_dir=data_dir, progress=progress)
 
 
 def _without_test(examples: Examples, data: Mapping[str, object]) -> NDArray[np.int64]:

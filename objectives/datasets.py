@@ -77,7 +77,7 @@ def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str
         return _digits()
     published = PUBLISHED.get(name) if isinstance(name, str) else None
     if published is None:
-        names = (*PUBLISHED, "digits")
+        names = (*PUBLISHED, "digits", "imdb")
         raise DataError(
             f"[data] name: must be one of {', '.join(names)}, got {name!r}.{closest(str(name), names)} "
             "Data of your own are named by path."
