@@ -11,6 +11,10 @@ rows             how the slots' numbers are kept and updated: what both ways hav
 compact          rows close together, each updated by fused kernels: on a CPU
 captured         rows that stay where they are, updated by a CUDA graph: on a GPU
 network          what an objective asks of its networks
+own_network      objectives whose networks are modules of one's own
+fused            a user's own modules, unchanged, as a stack of P networks
+slotwise         torch's functions as one slot sees them: dropout at its own rate, attention
+dry_run          what such a module needs and cannot do, found by running it
 models           MLP and CNN, as one stack of P networks and as a plain module of one
 flat             all parameters of a slot as one row, and the named stacks that are views of the rows
 numbers          the slots' own hyperparameters as vectors; what an update draws at random

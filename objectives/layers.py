@@ -266,10 +266,7 @@ class Activation:
 
 @dataclass(slots=True, kw_only=True)
 class Dropout:
-    """Zero each number of a slot with its probability, and scale up the others; any shape (P, ...).
-
-    Rates are rounded to multiples of 2**-16: 16 random bits a number are enough, and four times as fast as 64.
-    """
+    """Zero each number of a slot with its probability, and scale up the others; any shape (P, ...)."""
 
     name: str
     _factors: Tensor | None = field(default=None, repr=False)
@@ -278,15 +275,23 @@ class Dropout:
         if not draws.training or not draws.numbers.used("dropout"):
             self._factors = None
             return x
-        dropped_P1 = draws.numbers["dropout"].mul(65536).round_().clamp_(max=65535).unsqueeze(1)
-        n = x[0].numel()
-        words = bits(draws.keys(self.name), -(-n // 4)).view(torch.int16)[:, :n]
-        kept = words >= (dropped_P1 - 32768).to(torch.int16)
-        self._factors = kept.to(x.dtype).mul_((65536 / (65536 - dropped_P1)).to(x.dtype)).view(x.shape)
+        keys_P, rates_P = draws.keys(self.name), draws.numbers["dropout"]
+        self._factors = dropout_factors(keys_P, rates_P, x[0].numel(), dtype=x.dtype).view(x.shape)
         return x * self._factors
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
         return dy if self._factors is None else dy.mul_(self._factors)
+
+
+def dropout_factors(keys_P: Tensor, rates_P: Tensor, n: int, *, dtype: torch.dtype) -> Tensor:
+    """Return what n numbers of each slot are multiplied by, (P, n): 0 with the slot's probability, else 1 / (1 - rate).
+
+    Rates are rounded to multiples of 2**-16: 16 random bits a number are enough, and four times as fast as 64.
+    """
+    dropped_P1 = rates_P.mul(65536).round_().clamp(max=65535).unsqueeze(1)
+    words = bits(keys_P, -(-n // 4)).view(torch.int16)[:, :n]
+    kept = words >= (dropped_P1 - 32768).to(torch.int16)
+    return kept.to(dtype).mul_((65536 / (65536 - dropped_P1)).to(dtype))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -166,9 +166,9 @@ def initial(
 class Network:
     """P networks of one architecture as a row of layers; their parameters and buffers are handed in."""
 
-    def __init__(self, net: Architecture, *, product: torch.dtype) -> None:
+    def __init__(self, net: Architecture, *, product: torch.dtype, device: torch.device) -> None:
         """Products and convolutions of the training are computed in the type `product`."""
-        self._net, self._layers = net, _layers(net, product)
+        self._net, self._layers, self._device = net, _layers(net, product), device
         self._channels_last = net.convolutions > 0
 
     @property
@@ -176,9 +176,9 @@ class Network:
         return n_parameters(self._net)
 
     @property
-    def gains(self) -> bool:
-        """Convolutions of several slots take as long as one after another."""
-        return not self._channels_last
+    def why_alone(self) -> str:
+        alone = self._channels_last and self._device.type == "cpu"
+        return "on a CPU convolutions gain nothing from company" if alone else ""
 
     def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
         return initial(self._net, slot.hyperparameters, generator=generator(slot.seed, "initial weights"))
@@ -223,7 +223,7 @@ class BuiltIn:
         device: torch.device,
     ) -> Network:
         net = architecture(hyperparameters, input_shape=input_shape, n_outputs=n_outputs)
-        return Network(net, product=arithmetic.product)
+        return Network(net, product=arithmetic.product, device=device)
 
 
 def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:

@@ -34,6 +34,12 @@ class Arithmetic:
         return Arithmetic(dtype=dtype, product=torch.bfloat16 if precision == "bfloat16" else dtype)
 
 
+class NetworkError(Exception):
+    """A network that cannot be trained here; the message is for the user."""
+
+    user_message = True
+
+
 class Network(Protocol):
     """P networks of one structure; their parameters and buffers are handed in, the leading dimension is the slot."""
 
@@ -42,8 +48,8 @@ class Network(Protocol):
         """Of one slot, those that are trained."""
 
     @property
-    def gains(self) -> bool:
-        """Whether slots take less time together than one after another, on a CPU."""
+    def why_alone(self) -> str:
+        """Why slots take no less time together than one after another, on this device; empty where they do."""
 
     def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
         """Return one slot's parameters and buffers (without the leading dimension), from its seed alone."""
@@ -85,5 +91,17 @@ class Networks(Protocol):
         """Return networks of this structure: of the hyperparameters only the structural ones are read.
 
         Raises:
-            HyperparameterError: this combination cannot be trained.
+            HyperparameterError, NetworkError: this combination, or this network, cannot be trained.
         """
+
+
+def path_of(build: Build) -> str:
+    """Return "package.module:name", by which what builds a network is found again.
+
+    Raises:
+        NetworkError: it does not stand in a module under its name.
+    """
+    path = f"{build.__module__}:{build.__qualname__}"
+    if "<" in path:
+        raise NetworkError(f"{path}: must be found again by its name. Define it in a module, by def or class.")
+    return path

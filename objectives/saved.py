@@ -89,20 +89,6 @@ def _hyperparameters(found: Mapping[str, Any]) -> dict[str, Value]:
     return {n: tuple(v) if isinstance(v, list) else v for n, v in found["hyperparameters"].items()}
 
 
-def path_of(build: Build) -> str:
-    """Return "package.module:name", by which `build_at` finds it again.
-
-    Raises:
-        ValueError: it stands in no module under its name.
-    """
-    path = f"{build.__module__}:{build.__qualname__}"
-    if "<" in path:
-        raise ValueError(
-            f"{path}: what builds a network must be found again by its name. Define it in a module, by def."
-        )
-    return path
-
-
 def build_at(path: str, checkpoint: Path) -> Build:
     """Import what builds the network of saved weights.
 

@@ -5,6 +5,8 @@ device, of the slot's seed and its count of updates. P slots. A slot's numbers c
 company changes nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -23,6 +25,14 @@ def key(seed: int, purpose: str, counter: int = 0) -> int:
 def generator(seed: int, purpose: str) -> torch.Generator:
     """Return a generator on the CPU, for what is drawn once (initial weights)."""
     return torch.Generator().manual_seed(key(seed, purpose) & (2**63 - 1))
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Give torch's own generator on the CPU a seed, and in the end the state that it had."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key(seed, purpose) & (2**63 - 1))
+        yield
 
 
 def draws(roots_P: Tensor, counts_P: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from objectives.hyperparameters import (
     completed,
 )
 from objectives.models import BuiltIn
-from objectives.network import Arithmetic, Network, Networks
+from objectives.network import Arithmetic, Network, Networks, path_of
 from objectives.numbers import Draws, Numbers, named
 from objectives.population import Evaluation, Population, Slot
 from objectives.task import Confusion
@@ -68,7 +68,7 @@ class Supervised:
 
     @property
     def HYPERPARAMETERS(self) -> Mapping[str, Hyperparameter]:  # noqa: N802 - a constant of the contract
-        return {**self.networks.HYPERPARAMETERS, **TRAINING, **AUGMENTATION, **self.loss.HYPERPARAMETERS}
+        return {**TRAINING, **AUGMENTATION, **self.loss.HYPERPARAMETERS, **self.networks.HYPERPARAMETERS}
 
     @property
     def METRICS(self) -> Mapping[str, str]:  # noqa: N802
@@ -89,10 +89,14 @@ class Supervised:
 
         Raises:
             DataError: they are missing, damaged or of the wrong form.
+            NetworkError: the networks of the default hyperparameters cannot be trained.
         """
         dataset = load(data, data_dir=data_dir, seed=seed, device=device, progress=progress, numeric=self.loss.numeric)
         torch.backends.cudnn.allow_tf32 = False  # float32 is what was asked for, and what evaluation is done in
-        return SupervisedObjective(dataset, self, seed=seed, precision=precision)
+        objective = SupervisedObjective(dataset, self, seed=seed, precision=precision)
+        if why := objective.network({}).why_alone:
+            progress(f"{why}: several trials train one after another.")
+        return objective
 
 
 class SupervisedObjective:
@@ -107,17 +111,19 @@ class SupervisedObjective:
         return self._dataset.facts
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
-        return self._task(hyperparameters).network.n_parameters
+        return self.network(hyperparameters).n_parameters
 
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
         """The most slots that make sense.
 
-        On a CPU some networks gain nothing from company; and beyond 8 a doubling saves a fifth of the time at best,
-        while many trials in flight cost the search (tests/benchmarks/README.md).
+        Some networks gain nothing from company. On a CPU beyond 8 a doubling saves a fifth of the time at best, while
+        many trials in flight cost the search (tests/benchmarks/README.md).
         """
         device = self._dataset.x_train.device
+        if self.network(hyperparameters).why_alone:
+            return 1
         if device.type == "cpu":
-            return 8 if self._task(hyperparameters).network.gains else 1
+            return 8
         free_bytes, _ = torch.cuda.mem_get_info(device)
         # parameters, gradients, two moments, the best weights, and as much again for activations and temporaries
         return min(max(free_bytes // (self.n_parameters(hyperparameters) * 4 * 10), 1), 64)
@@ -155,6 +161,17 @@ class SupervisedObjective:
     def export_model(self, checkpoint: Path, destination: Path) -> None:
         """Write the network for images in [0, 1] (or raw features) as .pt2, with an example input beside it (.npy)."""
         saved.export(checkpoint, destination)
+
+    def network(self, hyperparameters: Mapping[str, Value]) -> Network:
+        """Networks of this structure for these data."""
+        dataset = self._dataset
+        return self._factory.networks.stacked(
+            completed(hyperparameters, self._declared),
+            input_shape=tuple(dataset.x_train.shape[1:]),
+            n_outputs=max(len(dataset.classes), 1),
+            arithmetic=Arithmetic.of(self._precision),
+            device=dataset.x_train.device,
+        )
 
     def _task(self, hyperparameters: Mapping[str, Value]) -> "SupervisedTask":
         return SupervisedTask(
@@ -248,7 +265,7 @@ class SupervisedTask:
     def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
         dataset = self._dataset
         configuration = {
-            "network": saved.path_of(self._networks.build),
+            "network": path_of(self._networks.build),
             "hyperparameters": dict(hyperparameters),
             "input_shape": list(self._input_shape),
             "n_outputs": self._n_outputs,

@@ -74,7 +74,8 @@ def assert_equal_to_plain_modules(
     )
     x = torch.randn(3, 9, *IMAGE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
-    network, gradients = models.Network(net, product=torch.float64), {n: t + 1 for n, t in parameters.items()}
+    network = models.Network(net, product=torch.float64, device=torch.device("cpu"))
+    gradients = {n: t + 1 for n, t in parameters.items()}
     untrained = {name: stack.clone() for name, stack in buffers.items()}
     for training in (True, False):  # training moves the running statistics that eval mode then uses
         y = network.forward(x, parameters, buffers, draws=none_drawn(company, training=training, stays=stays))
