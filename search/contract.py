@@ -141,7 +141,7 @@ class ObjectiveFactory(Protocol):
 
     @property
     def METRICS(self) -> Mapping[str, str]:  # noqa: N802
-        """Name of each metric that every study reports -> "maximize" or "minimize", or "none" for what is only recorded."""
+        """Name of each metric that every study reports -> "maximize", "minimize", or "none" if it is only recorded."""
 
     def __call__(
         self,
