@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ from search.events import (
     StudyCreated,
     TrialFinished,
 )
-from search.follower import ledger_id, shown, sqlite_file
+from search.follower import ledger_id, relax, shown, sqlite_file
 from search.state import Attempt, State, Trial
 
 if TYPE_CHECKING:
@@ -39,8 +38,10 @@ if TYPE_CHECKING:
 
 CURSOR, LEDGER, TRIAL, ATTEMPT = "ledger_seq", "ledger", "trial", "attempt"
 UI = "http://127.0.0.1:5000"
-METRICS_PER_BATCH = 1000
-"""Source: the limit of MLflow's log-batch request; of parameters and tags it takes 100."""
+N_METRICS, N_OTHERS = 800, 100
+"""Metrics, parameters and tags of a request. Source: MLflow's log-batch takes 1000 in all, 100 each of the others."""
+Row = tuple[str, float, float, int]
+"""A metric: name, value, at, step."""
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -169,41 +170,37 @@ class MlflowView:
         return str(run.info.run_id)
 
     def _write_attempt(self, state: State, trial: Trial, number: int, new: Sequence[Event]) -> None:
-        """Write what is new about one attempt; its end, if that is among it, comes last."""
+        """Write what is new about one attempt together, then its files; its end, if that is among it, comes last."""
         attempt = next(a for a in trial.attempts if a.number == number)
         if (trial.number, number) not in self._runs:
             tags = _attempt_tags(state, trial, attempt) | self._link(trial) | {"mlflow.parentRunId": self._parent}
             self._runs[trial.number, number] = self._created_run(attempt.started_at, tags)
         run = self._runs[trial.number, number]
-        if any(isinstance(event, AttemptStarted) for event in new):
-            self._write_start(run, trial)
-        epochs = {event.epoch for event in new if isinstance(event, EpochReported)}
-        self._log(run, _epoch_metrics(attempt, epochs))
+        kinds = {type(event) for event in new}
+        metrics = _epoch_metrics(attempt, {event.epoch for event in new if isinstance(event, EpochReported)})
+        tags, status = {}, ""
+        if AttemptInterrupted in kinds and attempt.interrupted:
+            tags, status = {"attempt_state": "interrupted", "reason": attempt.interrupted}, "KILLED"
+        if TrialFinished in kinds:
+            metrics += _result_metrics(trial, state.definition["metric"])
+            tags, status = _result_tags(trial) | self._link(trial), STATUS[str(trial.outcome)]
+        self._log(run, metrics, params=_params(trial) if AttemptStarted in kinds else {}, tags=tags)
         if number == trial.attempts[-1].number:
-            self._write_checkpoint(run, trial, removed=any(isinstance(e, CheckpointRemoved) for e in new))
-        if attempt.interrupted and any(isinstance(event, AttemptInterrupted) for event in new):
-            self._end(run, "KILLED", attempt.ended_at, {"attempt_state": "interrupted", "reason": attempt.interrupted})
-        if any(isinstance(event, TrialFinished) for event in new):
-            self._write_result(run, state, trial)
-
-    def _write_start(self, run: str, trial: Trial) -> None:
-        from mlflow.entities import Param
-
-        values = iter(trial.hyperparameters.items())
-        while chunk := list(islice(values, 100)):
-            params = [Param(name, str(list(value) if isinstance(value, tuple) else value)) for name, value in chunk]
-            self._connected.log_batch(run, params=params)
+            self._write_checkpoint(run, trial, removed=CheckpointRemoved in kinds)
+        if TrialFinished in kinds:
+            self._write_files(run, state, trial)
+        if status:
+            self._connected.set_terminated(run, status, _ms(attempt.ended_at or 0.0))
 
     def _link(self, trial: Trial) -> dict[str, str]:
         """The run's description, once Optuna has the study: at the start or, if it was slower, with the result."""
         link = self.trial_url(trial.number)
         return {"mlflow.note.content": f"[Trial {trial.number} in the Optuna dashboard]({link})"} if link else {}
 
-    def _write_result(self, run: str, state: State, trial: Trial) -> None:
+    def _write_files(self, run: str, state: State, trial: Trial) -> None:
         assert state.created is not None
         client, pictures = self._connected, self._folder / "figures"
         classes = state.created.facts.get("classes", ())
-        self._log(run, _result_metrics(trial, state.definition["metric"]))
         for picture in (figures.curves_file(pictures, trial), figures.confusion_file(pictures, trial, classes)):
             if picture is not None:
                 client.log_artifact(run, str(picture))
@@ -214,8 +211,6 @@ class MlflowView:
             client.log_dict(run, table, "precision_recall.json")
         if trial.traceback or trial.error:
             client.log_text(run, trial.traceback or trial.error, "traceback.txt")
-        tags = {"state": str(trial.outcome), "attempt_state": "finished", "reason": str(trial.reason)}
-        self._end(run, STATUS[str(trial.outcome)], trial.finished_at, tags | self._link(trial))
 
     def _write_checkpoint(self, run: str, trial: Trial, *, removed: bool) -> None:
         """Make the run's checkpoint folder what the ledger says: the kept weights with their SHA-256, or nothing."""
@@ -233,19 +228,26 @@ class MlflowView:
             repository = get_artifact_repository(uri, tracking_uri=self._uri)
             repository.delete_artifacts("checkpoint")  # type: ignore[no-untyped-call]
 
-    def _end(self, run: str, status: str, at: float | None, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
+    def _log(
+        self,
+        run: str,
+        metrics: Sequence[Row] = (),
+        *,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write these in as few requests as MLflow takes, leaving out values that are not finite.
 
-        self._connected.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
-        self._connected.set_terminated(run, status, _ms(at or 0.0))
+        MLflow would draw infinity as 1.8e308.
+        """
+        from mlflow.entities import Metric, Param, RunTag
 
-    def _log(self, run: str, metrics: Sequence[tuple[str, float, float, int]]) -> None:
-        """Log (name, value, at, step), leaving out what is not finite: MLflow would draw infinity as 1.8e308."""
-        from mlflow.entities import Metric
-
-        rows = (Metric(name, value, _ms(at), step) for name, value, at, step in metrics if math.isfinite(value))
-        while chunk := list(islice(rows, METRICS_PER_BATCH)):
-            self._connected.log_batch(run, metrics=chunk)
+        rows = [Metric(name, value, _ms(at), step) for name, value, at, step in metrics if math.isfinite(value)]
+        pairs = [Param(*pair) for pair in (params or {}).items()]
+        marks = [RunTag(*pair) for pair in (tags or {}).items()]
+        while rows or pairs or marks:
+            self._connected.log_batch(run, rows[:N_METRICS], pairs[:N_OTHERS], marks[:N_OTHERS])
+            rows, pairs, marks = rows[N_METRICS:], pairs[N_OTHERS:], marks[N_OTHERS:]
 
     def _write_parent(self, state: State, new: Sequence[Event]) -> None:
         """Count the study's outcomes on the parent run, and end it with the session."""
@@ -257,7 +259,8 @@ class MlflowView:
                 self._connected.update_run(self._parent, status="RUNNING")
             elif isinstance(event, SessionClosed):
                 status = "FINISHED" if event.reason == "done" else "KILLED"
-                self._end(self._parent, status, event.at, {"state": event.reason})
+                self._log(self._parent, tags={"state": event.reason})
+                self._connected.set_terminated(self._parent, status, _ms(event.at))
 
     def _register(self, state: State) -> None:
         from search.champion import register
@@ -303,7 +306,10 @@ def connect(uri: str) -> "MlflowClient":
         if not path.exists():
             _create_database(path)
         uri = f"sqlite:///{path}"  # without percent-encoded braces: MLflow makes the folder under the encoded name too
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if path is not None:
+        relax(client._tracking_client.store.engine)
+    return client
 
 
 def _create_database(path: Path) -> None:
@@ -359,6 +365,16 @@ def _attempt_tags(state: State, trial: Trial, attempt: Attempt) -> dict[str, str
     }
 
 
+def _params(trial: Trial) -> dict[str, str]:
+    return {
+        name: str(list(value) if isinstance(value, tuple) else value) for name, value in trial.hyperparameters.items()
+    }
+
+
+def _result_tags(trial: Trial) -> dict[str, str]:
+    return {"state": str(trial.outcome), "attempt_state": "finished", "reason": str(trial.reason)}
+
+
 def _attempt_of(event: Event, state: State) -> tuple[int, int] | None:
     """(trial, attempt) whose run the event changes, if it changes one."""
     if isinstance(event, CheckpointRemoved):
@@ -368,7 +384,7 @@ def _attempt_of(event: Event, state: State) -> tuple[int, int] | None:
     return None
 
 
-def _epoch_metrics(attempt: Attempt, epochs: set[int]) -> list[tuple[str, float, float, int]]:
+def _epoch_metrics(attempt: Attempt, epochs: set[int]) -> list[Row]:
     """(name, value, at, epoch) of these epochs; `gap` is the validation loss less the training loss."""
     rows, before = [], attempt.started_at
     for report in attempt.reports:
@@ -381,7 +397,7 @@ def _epoch_metrics(attempt: Attempt, epochs: set[int]) -> list[tuple[str, float,
     return rows
 
 
-def _result_metrics(trial: Trial, metric: str) -> list[tuple[str, float, float, int]]:
+def _result_metrics(trial: Trial, metric: str) -> list[Row]:
     """The value, where it was reached, and how long the trial trained."""
     at = trial.finished_at or 0.0
     values = {"n_epochs": float(max((r.epoch for r in trial.reports), default=0))}
@@ -390,7 +406,7 @@ def _result_metrics(trial: Trial, metric: str) -> list[tuple[str, float, float, 
     return [(name, value, at, 0) for name, value in values.items()]
 
 
-def _summary_metrics(state: State, new: set[int]) -> list[tuple[str, float, float, int]]:
+def _summary_metrics(state: State, new: set[int]) -> list[Row]:
     """The study after each of the new outcomes: counts, and the best value so far, by number of finished trials."""
     maximize = state.definition["direction"] == "maximize"
     counts, best, rows = dict.fromkeys(STATUS, 0), None, []

@@ -30,7 +30,7 @@ from search import optuna_tables as tables
 from search.definition import StudyDefinition
 from search.errors import ViewError
 from search.events import EpochReported, Event, StudyCreated
-from search.follower import ledger_id, shown, sqlite_file
+from search.follower import ledger_id, relax, shown, sqlite_file
 from search.state import State, Trial
 
 CURSOR, LEDGER = "ledger_seq", "ledger"
@@ -252,17 +252,8 @@ def open_storage(url: str) -> RDBStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-    storage.engine.dispose()
-    sa.event.listen(storage.engine, "connect", _relaxed)
+    relax(storage.engine)
     return storage
-
-
-def _relaxed(connection: Any, _record: object) -> None:
-    """WAL without a disk flush per transaction: what a power cut takes, the ledger gives again."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
 
 
 def _by_trial(events: Iterable[Event]) -> dict[int, list[Event]]:
