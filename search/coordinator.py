@@ -1,6 +1,7 @@
 """The loop of a study: ask, admit, append, decide, evict. The one process that asks and decides.
 
-Whatever happens is appended to the ledger before anything acts on it; what is not in the ledger did not happen.
+Whatever happens is appended to the ledger before anything acts on it; what is not in the ledger did not happen. All
+that a round of the loop finds out is one transaction, and so one flush of the disk: orders wait until it is through.
 A trial that keeps its weights is finished only once they are on disk.
 """
 
@@ -8,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from search import checkpoint
@@ -23,6 +25,7 @@ from search.contract import (
     HyperparameterRule,
     Open,
     Opened,
+    Order,
     Progress,
     Refused,
     Replicate,
@@ -113,6 +116,10 @@ class Coordinator:
     """Structure -> its raw values."""
     _used: int = 0
     _possible: int = 0
+    _unwritten: list[Event] = field(default_factory=list)
+    """Known to the state, not yet to the ledger."""
+    _effects: list[Callable[[], None]] = field(default_factory=list)
+    """What follows from them, once the ledger has them."""
 
     def __post_init__(self) -> None:
         self._asking = Asking(Sampling(self.definition, self.state), aside=self.executor.beside)
@@ -128,6 +135,7 @@ class Coordinator:
             TrainerError: a trainer cannot be started.
         """
         self._interrupt(self.state.running, "the coordinator ended")
+        self._commit()
         self._sweep()
         for number, trainer in self.trainers.items():
             if not trainer.ready:
@@ -139,6 +147,7 @@ class Coordinator:
             self._asking.close()
             if reason != "done":
                 self._interrupt(self.state.running, reason)
+            self._commit()
         self._sweep()
         return reason
 
@@ -158,32 +167,47 @@ class Coordinator:
                 self._drain()
                 return reason
             self._fill()
+            self._commit()
             self._take_replies(POLL_S if self._drawing is None else ASKING_POLL_S)
             self.watcher.on_tick(self.state)
         return "done"
 
     def _done(self) -> bool:
         asked_all = len(self.state.trials) >= self.definition.n_trials
-        if not asked_all or len(self.state.finished) < len(self.state.trials):
+        if not asked_all or len(self.state.finish_order) < len(self.state.trials):
             return False
         if (champion := unexported_champion(self.definition, self.state)) is None:
             return True
         if not self._exporting and self.trainers[0].ready:
             self._exporting = True
-            self.executor.send(0, _export_order(champion, self.folder))
+            self._send(0, _export_order(champion, self.folder))
+            self._commit()
         return False
 
     def _drain(self) -> None:
         """Wait for the weights of trials that are through, so that they need not be trained again."""
         deadline = self.clock() + SAVE_S
         while self._finishing and self.clock() < deadline:
+            self._commit()
             self._take_replies(POLL_S)
 
     def _record(self, *events: Event) -> None:
+        """Note what happened, for the next commit."""
+        for event in events:
+            apply(self.state, event)
+        self._unwritten += events
+
+    def _send(self, number: int, order: Order) -> None:
+        """Send the order once what led to it is in the ledger."""
+        self._effects.append(lambda: self.executor.send(number, order))
+
+    def _commit(self) -> None:
+        """Append what has happened, then let the rest of the world know."""
+        self.ledger.append(*self._unwritten)
+        events, effects, self._unwritten, self._effects = self._unwritten, self._effects, [], []
+        for effect in effects:
+            effect()
         if events:
-            self.ledger.append(*events)
-            for event in events:
-                apply(self.state, event)
             self.watcher.on_events(self.state, events)
 
     # ------------------------------------------------------------ asking and admitting
@@ -282,7 +306,7 @@ class Coordinator:
             )
         )
         seeds = (trial_seed(self.definition.seed, trial.number, r) for r in range(self.definition.replicates))
-        self.executor.send(
+        self._send(
             number,
             Admit(
                 trial=trial.number,
@@ -394,7 +418,7 @@ class Coordinator:
             self._finishing[trial.number, attempt] = decision
         else:
             self._finish(trial, decision)
-        self.executor.send(number, Evict(trial=trial.number, attempt=attempt, save=path))
+        self._send(number, Evict(trial=trial.number, attempt=attempt, save=path))
 
     def _finish(self, trial: Trial, decision: Decision, *before: Event) -> None:
         finished = TrialFinished(
@@ -423,7 +447,7 @@ class Coordinator:
         for trial in overtaken(self.definition, self.state):
             assert trial.checkpoint is not None
             self._record(CheckpointRemoved(at=self.clock(), trial=trial.number))
-            checkpoint.remove(self.folder / trial.checkpoint.path)
+            self._effects.append(partial(checkpoint.remove, self.folder / trial.checkpoint.path))
 
     def _sweep(self) -> None:
         """Remove weights that the ledger does not name: whoever was killed between a file and its event left them."""

@@ -123,12 +123,10 @@ def _progress(definition: StudyDefinition, state: State) -> Table:
     counts = ", ".join(f"{count} {name}" for name, count in outcomes.items()) + f", {len(state.running)} running"
     grid = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=_total(definition, state), completed=len(state.finished), width=32)
-    grid.add_row(Text(definition.name, style="bold"), bar, _finished(definition, state), counts)
+    grid.add_row(
+        Text(definition.name, style="bold"), bar, f"{len(state.finished)} of {_total(definition, state)}", counts
+    )
     return grid
-
-
-def _finished(definition: StudyDefinition, state: State) -> str:
-    return f"{len(state.finished)} of {_total(definition, state)}"
 
 
 def _total(definition: StudyDefinition, state: State) -> int:
@@ -183,7 +181,8 @@ def _ended(definition: StudyDefinition, state: State, event: Event) -> str:
     value = "no value" if event.value is None else f"{definition.metric} {told(definition.metric, event.value)}"
     epochs = epochs_of(state.trials[event.trial])
     line = f"trial {event.trial}: {event.outcome} ({event.reason}) after {epochs} epochs, {value}"
-    return f"[{_finished(definition, state)}] {line}{': ' + event.error if event.error else ''}"
+    nth = state.finish_order.index(event.trial) + 1
+    return f"[{nth} of {_total(definition, state)}] {line}{': ' + event.error if event.error else ''}"
 
 
 def _clock(seconds: float) -> str:

@@ -18,7 +18,7 @@ ModelExported        the champion's network is on disk, ready to be registered
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from search.contract import Confusion, Value
@@ -194,7 +194,8 @@ KINDS: dict[str, type[Event]] = {
 
 def encode(event: Event) -> tuple[str, str]:
     """Return the event's kind and its JSON, in which NaN and infinities stand as Python's json writes them."""
-    return type(event).__name__, json.dumps(asdict(event), separators=(",", ":"))
+    fields = {name: getattr(event, name) for name in event.__slots__}  # dataclasses.asdict would copy every count
+    return type(event).__name__, json.dumps(fields, separators=(",", ":"))
 
 
 def decode(kind: str, payload: str) -> Event:
