@@ -27,6 +27,8 @@ augment          flip, shift, rotate, cutout, noise, per example and with a stre
 streams          random numbers from (seed, purpose, counter)
 probe            which precision is fast on this device
 data             data resident on the device; the stratified split; the test part left out
+folds            which examples a slot trains on and is measured on: folds, fractions, ranks of features
+inputs           what a network sees of an example: scaled, some features left out
 datasets         cifar10, mnist, fashion_mnist, digits: downloaded, verified, parsed
 imdb             the IMDB reviews as bags of words
 own              one's own .npz file or folder of images, or a few examples

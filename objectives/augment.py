@@ -15,6 +15,8 @@ from objectives.hyperparameters import AUGMENTATION, HyperparameterError, Value,
 from objectives.numbers import Draws
 from objectives.streams import uniform
 
+OF_VECTORS = ("noise", "word_dropout", "word_swap")
+
 
 def check(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int, ...]) -> None:
     """Refuse augmentation of inputs that are no images, shifts out of the image, and turns of oblong ones.
@@ -22,8 +24,11 @@ def check(hyperparameters: Mapping[str, Value], *, input_shape: tuple[int, ...])
     Raises:
         HyperparameterError: see above.
     """
-    used = [name for name in AUGMENTATION if name != "noise" and number(hyperparameters, name)]
-    if used and len(input_shape) != 3:
+    images = len(input_shape) == 3
+    if images and (number(hyperparameters, "word_dropout") or number(hyperparameters, "word_swap")):
+        raise HyperparameterError("word_dropout, word_swap: an input is an image, not a bag of words. Switch them off.")
+    used = [name for name in AUGMENTATION if name not in OF_VECTORS and number(hyperparameters, name)]
+    if used and not images:
         raise HyperparameterError(
             f"{', '.join(used)}: an input is a vector {input_shape}, not an image. Switch it off."
         )
@@ -95,6 +100,24 @@ def select(examples: Tensor, index: Tensor) -> Tensor:
         return examples.index_select(0, index)
     words = examples.view(len(examples), -1).view(torch.int64)
     return words.index_select(0, index).view(torch.uint8).view(-1, *shape)
+
+
+def words(bags_PBD: Tensor, draws: Draws) -> Tensor:
+    """Leave words out of bags, and put others in their place: a feature is a word, which occurs where it is not 0.
+
+    Source: Wei and Zou (2019), "EDA", for random deletion; a swapped word becomes any other, as likely each.
+    """
+    n, n_words = bags_PBD.shape[1:]
+    if draws.numbers.used("word_dropout"):
+        drawn = uniform(draws.keys("word_dropout"), n * n_words).view_as(bags_PBD)
+        bags_PBD = bags_PBD * (drawn >= draws.numbers["word_dropout"].view(-1, 1, 1))
+    if draws.numbers.used("word_swap"):
+        drawn = uniform(draws.keys("word_swap"), n * n_words).view_as(bags_PBD)
+        leaves = drawn < draws.numbers["word_swap"].view(-1, 1, 1)
+        other = (uniform(draws.keys("words"), n * n_words) * n_words).long().view_as(bags_PBD)
+        stay = bags_PBD.masked_fill(leaves, 0)
+        bags_PBD = stay.scatter_reduce(2, other, bags_PBD.masked_fill(~leaves, 0), "amax")
+    return bags_PBD
 
 
 def distort(x_PBCHW: Tensor, draws: Draws) -> Tensor:

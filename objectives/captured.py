@@ -110,7 +110,7 @@ class Captured:
             slot, static = self._places[row], self._static
             assert slot
             self._clear(row)
-            self._numbers.put(row, slot.hyperparameters)
+            self._numbers.put(row, slot.numbers)
             write(parameters, into=static["parameters"][row])
             write(buffers, into=static["buffers"][row])
             static["roots"][row].fill_(key(slot.seed, "draws"))
@@ -132,7 +132,7 @@ class Captured:
         static = self._static
         self._stacks = self._layout.views(static["parameters"]), self._layout.views(static["gradients"])
         self._buffer_stacks = self._buffer_layout.views(static["buffers"])
-        given = [slot.hyperparameters if slot else None for slot in self._places]
+        given = [slot.numbers if slot else None for slot in self._places]
         names, switches = self._plan.names, self._plan.switches
         self._numbers = Numbers(given, names, device=self._task.device, switches=switches, stays=True)
         self._graphs: dict[frozenset[str], Operations] = {}

@@ -108,7 +108,12 @@ class Compact:
                 parameters=self._layout.views(rows[0]),
                 gradients=self._layout.views(rows[1]),
                 buffers=self._buffer_layout.views(buffers),
-                numbers=Numbers(given, self._plan.names, device=device, switches=self._plan.switches),
+                numbers=Numbers(
+                    [slot.numbers for slot in self._slots],
+                    self._plan.names,
+                    device=device,
+                    switches=self._plan.switches,
+                ),
                 roots=torch.tensor([key(slot.seed, "draws") for slot in self._slots], device=device),
                 counts=counts,
                 updates=[

@@ -18,7 +18,7 @@ from objectives import imdb
 from objectives.datasets import DataError, Examples, closest, named, published_test
 from objectives.own import inline, own
 
-__all__ = ["DataError", "Dataset", "load", "strata", "stratified_split"]
+__all__ = ["DataError", "Dataset", "load", "statistics", "strata", "stratified_split"]
 
 KEYS = ("n_words", "name", "path", "scaling", "size", "test", "validation", "x", "y")
 NOT_HELD_OUT = ("train", "original_test")
@@ -51,6 +51,8 @@ class Dataset:
     train_index: Tensor
     """int64 (N,), ascending: positions in the published training set, or in the user's file or folder."""
     val_index: Tensor
+    scaling: str = "standard"
+    """How `mean` and `std` were learnt; one of SCALINGS."""
     label_limits: Mapping[str, float] = field(default_factory=dict)
     """Augmentation -> the strength beyond which an example no longer shows what its label says."""
     validation: str = "held_out"
@@ -139,7 +141,7 @@ def load(
             f"{examples.name}: no example of class {examples.classes[min(missing)]!r} is left to train on. "
             "Give the class more examples, make [data] validation or test smaller, or remove the class."
         )
-    mean, std = _statistics(train.x, scaling=data.get("scaling", "standard"))
+    mean, std = statistics(train.x, scaling=data.get("scaling", "standard"))
     return Dataset(
         name=examples.name,
         checksum=_checksum(whole.x, whole.y, examples.classes),
@@ -152,6 +154,7 @@ def load(
         std=torch.from_numpy(std).to(device),
         train_index=torch.from_numpy(train.index).to(device),
         val_index=torch.from_numpy(val.index).to(device),
+        scaling=str(data.get("scaling", "standard")),
         label_limits=examples.label_limits,
         validation=str(validation) if validation in NOT_HELD_OUT else "held_out",
         test_checksum=_checksum(val.x, val.y, examples.classes) if validation == "original_test" else "",
@@ -236,7 +239,7 @@ def _count(key: str, value: object, *, n: int) -> int:
     return count
 
 
-def _statistics(x: NDArray[np.generic], *, scaling: object) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def statistics(x: NDArray[np.generic], *, scaling: object) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What to subtract, and to divide by: per channel of uint8 (N, C, H, W), as value / 255, or per feature of (N, D).
 
     Args:

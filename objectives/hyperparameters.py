@@ -70,6 +70,11 @@ NETWORK: Mapping[str, Hyperparameter] = {
     "init_bound": Hyperparameter(kind="float", default=0.05, low=0.0, low_open=True),  # uniform, from -bound to bound
 }
 
+EXAMPLES: Mapping[str, Hyperparameter] = {
+    "train_fraction": Hyperparameter(kind="float", default=1.0, low=0.0, low_open=True, high=1.0, structural=True),
+    "n_features": Hyperparameter(kind="int", default=0, low=0),  # those that tell most of the target; 0: all
+}
+
 AUGMENTATION: Mapping[str, Hyperparameter] = {
     "flip": Hyperparameter(kind="bool", default=False),  # left to right, each image with probability 1/2
     "flip_vertical": Hyperparameter(kind="bool", default=False),  # upside down, likewise
@@ -79,6 +84,8 @@ AUGMENTATION: Mapping[str, Hyperparameter] = {
     "shift": Hyperparameter(kind="int", default=0, low=0),  # at most, pixels, in both directions
     "rotate": Hyperparameter(kind="float", default=0.0, low=0.0, high=180.0),  # at most, degrees, either way
     "cutout": Hyperparameter(kind="int", default=0, low=0),  # side of the square, pixels
+    "word_dropout": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0),  # part of the words left out
+    "word_swap": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0),  # part of them replaced by any others
     "noise": _strength(),  # standard deviation, of normalized inputs
 }
 

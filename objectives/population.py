@@ -48,7 +48,7 @@ class Population:
         self._task, self._declared = task, declared
         names, switches = named(declared)
         self._plan = Plan(
-            names=names,
+            names=[*names, "fold"],
             switches=switches,
             optimizer=str(hyperparameters["optimizer"]),
             nesterov=bool(hyperparameters["nesterov"]),
@@ -60,7 +60,7 @@ class Population:
         self._make_rows: MakeRows = rows or (Compact if task.device.type == "cpu" else Captured)
         self._layout, self._buffer_layout = Layout(shapes={}), Layout(shapes={})
         self._rows: Rows | None = None
-        self._best: dict[int, tuple[Tensors, Mapping[str, Value]]] = {}
+        self._best: dict[int, tuple[Tensors, Slot]] = {}
 
     @property
     def slots(self) -> Sequence[int]:
@@ -104,7 +104,7 @@ class Population:
     def keep(self, slot: int) -> None:
         """Remember the slot's current weights as its best."""
         weights = {name: tensor.clone() for name, tensor in self.weights(slot).items()}
-        self._best[slot] = (weights, self._slot(slot).hyperparameters)
+        self._best[slot] = (weights, self._slot(slot))
 
     @torch.no_grad()
     def retire(self, slots: Collection[int]) -> None:
@@ -165,8 +165,8 @@ class Population:
         """
         from safetensors.torch import save_file  # a host that only measures speed may have torch alone
 
-        weights, hyperparameters = self._best[slot]
-        tensors, metadata = self._task.saved({n: w.cpu() for n, w in weights.items()}, hyperparameters)
+        weights, kept = self._best[slot]
+        tensors, metadata = self._task.saved({n: w.cpu() for n, w in weights.items()}, kept)
         save_file(tensors, path, metadata)
 
     def weights(self, slot: int) -> Tensors:

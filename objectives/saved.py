@@ -71,7 +71,9 @@ def network(checkpoint: Path) -> nn.Sequential:
     if differing := sorted(trained ^ weights.keys()):
         raise CheckpointError(f"{checkpoint}: weights and description disagree: {differing}.")
     shape = (-1, *(1,) * (len(found["input_shape"]) - 1))
-    mean, std = (torch.tensor(found[name]).view(shape) for name in ("mean", "std"))
+    mean, std = (torch.tensor(found[name]) for name in ("mean", "std"))
+    if mean.ndim == 1:
+        mean, std = mean.view(shape), std.view(shape)
     return nn.Sequential(Normalize(mean, std), net.float()).eval()
 
 

@@ -14,16 +14,20 @@ import torch
 from torch import Tensor
 
 from objectives import augment, saved
-from objectives.data import Dataset, load, strata, stratified_split
+from objectives.data import load
 from objectives.flat import Tensors
+from objectives.folds import Fold, Folds
 from objectives.hyperparameters import (
     AUGMENTATION,
+    EXAMPLES,
     TRAINING,
     Hyperparameter,
     HyperparameterError,
     Value,
     completed,
+    number,
 )
+from objectives.inputs import Inputs
 from objectives.models import BuiltIn
 from objectives.network import Arithmetic, Network, Networks, path_of
 from objectives.numbers import Draws, Numbers, named
@@ -68,7 +72,13 @@ class Supervised:
 
     @property
     def HYPERPARAMETERS(self) -> Mapping[str, Hyperparameter]:  # noqa: N802 - a constant of the contract
-        return {**TRAINING, **AUGMENTATION, **self.loss.HYPERPARAMETERS, **self.networks.HYPERPARAMETERS}
+        return {
+            **TRAINING,
+            **EXAMPLES,
+            **AUGMENTATION,
+            **self.loss.HYPERPARAMETERS,
+            **self.networks.HYPERPARAMETERS,
+        }
 
     @property
     def METRICS(self) -> Mapping[str, str]:  # noqa: N802
@@ -85,15 +95,19 @@ class Supervised:
         precision: str,
         progress: Callable[[str], None],
     ) -> "SupervisedObjective":
-        """Load and split the data.
+        """Load and split the data; `folds` in `data` is a study's number of folds.
 
         Raises:
             DataError: they are missing, damaged or of the wrong form.
             NetworkError: the networks of the default hyperparameters cannot be trained.
         """
-        dataset = load(data, data_dir=data_dir, seed=seed, device=device, progress=progress, numeric=self.loss.numeric)
+        given = {key: value for key, value in data.items() if key != "folds"}
+        dataset = load(given, data_dir=data_dir, seed=seed, device=device, progress=progress, numeric=self.loss.numeric)
+        n_folds = data.get("folds")
+        assert n_folds is None or isinstance(n_folds, int)
+        folds = Folds(dataset, seed=seed, n=n_folds)
         torch.backends.cudnn.allow_tf32 = False  # float32 is what was asked for, and what evaluation is done in
-        objective = SupervisedObjective(dataset, self, seed=seed, precision=precision)
+        objective = SupervisedObjective(folds, self, precision=precision)
         if why := objective.network({}).why_alone:
             progress(f"{why}: several trials train one after another.")
         return objective
@@ -102,13 +116,13 @@ class Supervised:
 class SupervisedObjective:
     """Satisfies search.contract.Objective."""
 
-    def __init__(self, dataset: Dataset, factory: Supervised, *, seed: int, precision: str) -> None:
-        self._dataset, self._factory, self._seed, self._precision = dataset, factory, seed, precision
+    def __init__(self, folds: Folds, factory: Supervised, *, precision: str) -> None:
+        self._folds, self._dataset, self._factory, self._precision = folds, folds.dataset, factory, precision
         self._declared = factory.HYPERPARAMETERS
 
     @property
     def facts(self) -> Mapping[str, object]:
-        return self._dataset.facts
+        return self._folds.facts
 
     def n_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
         return self.network(hyperparameters).n_parameters
@@ -148,11 +162,12 @@ class SupervisedObjective:
                 f"{checkpoint}: trained on {found['data_set']} ({found['checksum']}), but the data are "
                 f"{dataset.name} ({dataset.checksum}). Measure on the data it was trained on."
             )
-        net, x_val = saved.network(checkpoint), dataset.x_val.cpu()
+        fold = self._folds.of(1.0)[found["fold"]]
+        net, x_val = saved.network(checkpoint), fold.x_val.cpu()
         with torch.inference_mode():
             outputs = torch.cat([net(_unit(batch)) for batch in torch.split(x_val, EVALUATION_BATCH)])
-        targets = dataset.y_val.cpu()
-        np.savez(predictions, outputs=outputs.numpy(), targets=targets.numpy(), index=dataset.val_index.cpu().numpy())
+        targets = fold.y_val.cpu()
+        np.savez(predictions, outputs=outputs.numpy(), targets=targets.numpy(), index=fold.val_index.cpu().numpy())
         losses_1V, sums = self._factory.loss.measured(outputs.unsqueeze(0), targets.unsqueeze(0))
         mean, n = losses_1V.double().mean().item(), len(targets)
         metrics, _ = self._factory.loss.told(mean, {name: total[0].tolist() for name, total in sums.items()}, n)
@@ -175,11 +190,10 @@ class SupervisedObjective:
 
     def _task(self, hyperparameters: Mapping[str, Value]) -> "SupervisedTask":
         return SupervisedTask(
-            self._dataset,
+            self._folds,
             completed(hyperparameters, self._declared),
             loss=self._factory.loss,
             networks=self._factory.networks,
-            seed=self._seed,
             precision=self._precision,
         )
 
@@ -189,16 +203,18 @@ class SupervisedTask:
 
     def __init__(
         self,
-        dataset: Dataset,
+        folds: Folds,
         hyperparameters: Mapping[str, Value],
         *,
         loss: Loss,
-        seed: int,
         precision: str,
         networks: Networks = BUILT_IN,
     ) -> None:
-        """Only structural hyperparameters are read; the seed draws the measured part of the training set."""
-        self._dataset, self._loss, self._networks, arithmetic = dataset, loss, networks, Arithmetic.of(precision)
+        """Only structural hyperparameters are read."""
+        dataset, arithmetic = folds.dataset, Arithmetic.of(precision)
+        self._dataset, self._loss, self._networks = dataset, loss, networks
+        self._fraction = number(hyperparameters, "train_fraction")
+        self._folds, self._parts = folds, folds.of(self._fraction)
         self._n_outputs = max(len(dataset.classes), 1)
         self._dtype, self._input_shape = arithmetic.dtype, tuple(dataset.x_train.shape[1:])
         self.network: Network = networks.stacked(
@@ -208,27 +224,23 @@ class SupervisedTask:
             arithmetic=arithmetic,
             device=self.device,
         )
-        scale = 255 if dataset.x_train.dtype == torch.uint8 else 1
-        shape, each = dataset.x_train.shape[1:], (-1, *(1,) * (dataset.x_train.ndim - 2))
-        # a number for each pixel, not for each channel: plain rows are what vector units are fastest at
-        self._mean = (dataset.mean.double() * scale).to(self._dtype).view(each).expand(shape).contiguous()
-        self._inverse_std = (1 / (dataset.std.double() * scale)).to(self._dtype).view(each).expand(shape).contiguous()
-        _, part = stratified_split(
-            strata(dataset.y_train.cpu().numpy()), n_val=min(len(dataset.y_val), len(dataset.y_train)), seed=seed
-        )
-        self._measured_part = torch.from_numpy(part).to(self.device)
+        self._inputs = Inputs(folds, self._fraction, dtype=self._dtype)
+        train = torch.stack([part.train for part in self._parts])
+        self._train = None if len(self._parts) == 1 and train.shape[1] == len(folds.y) else train
+        """int64 (F, n); None: all examples."""
 
     @property
     def n_train(self) -> int:
-        return len(self._dataset.y_train)
+        return len(self._parts[0].train)
 
     @property
     def device(self) -> torch.device:
         return self._dataset.x_train.device
 
     def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
-        if slot.fold is not None:
-            raise HyperparameterError(f"fold = {slot.fold}: the data have one split and no folds. Leave it out.")
+        if slot.fold is not None and (self._folds.n == 1 or slot.fold >= self._folds.n):
+            raise HyperparameterError(f"fold = {slot.fold}: the data have {self._folds.n} fold(s). Leave it out.")
+        self._inputs.prepare(slot)
         augment.check(slot.hyperparameters, input_shape=self._input_shape)
         parameters, buffers = self.network.initial(slot)
         return {n: t.to(self._dtype) for n, t in parameters.items()}, {n: t.to(self._dtype) for n, t in buffers.items()}
@@ -236,23 +248,38 @@ class SupervisedTask:
     def gradients(
         self, parameters: Tensors, buffers: Tensors, index_PB: Tensor, draws: Draws, *, into: Tensors
     ) -> None:
-        data = self._dataset.x_train
+        data, numbers = self._folds.x, draws.numbers
+        if self._train is not None:
+            own = self._train.index_select(0, numbers["fold"].long()) if len(self._parts) > 1 else self._train
+            index_PB = own.expand(len(index_PB), -1).gather(1, index_PB)
         if data.ndim == 4:
             x = augment.gather(data, index_PB, draws)
         else:
-            x = augment.select(data, index_PB.view(-1)).view(*index_PB.shape, *data.shape[1:])
-        x = augment.distort(self._normalized(x), draws)
+            x = augment.words(augment.select(data, index_PB.view(-1)).view(*index_PB.shape, *data.shape[1:]), draws)
+        x = augment.distort(self._inputs.normalized(x, numbers), draws)
         outputs_PBK = self.network.forward(x, parameters, buffers, draws=draws)
-        targets_PB = self._dataset.y_train.index_select(0, index_PB.view(-1)).view(index_PB.shape)
+        targets_PB = self._folds.y.index_select(0, index_PB.view(-1)).view(index_PB.shape)
         self.network.backward(self._loss.gradient(outputs_PBK, targets_PB, draws), parameters, into)
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
-        dataset, part = self._dataset, self._measured_part
+        found: dict[int, Evaluation] = {}
+        for fold, part in enumerate(self._parts):
+            rows = [row for row, slot in enumerate(slots) if (slot.fold or 0) == fold]
+            if not rows:
+                continue
+            whole, own = len(rows) == len(slots), [slots[row] for row in rows]
+            stacks = [each if whole else _rows_of(each, rows) for each in (parameters, buffers)]
+            found |= zip(rows, self._measured(part, own, *stacks), strict=True)
+        return [found[row] for row in range(len(slots))]
+
+    def _measured(self, part: Fold, slots: Sequence[Slot], parameters: Tensors, buffers: Tensors) -> list[Evaluation]:
+        """Of slots of one fold."""
         names, switches = named(self._networks.HYPERPARAMETERS)
-        given = [slot.hyperparameters for slot in slots]
-        draws = Draws(numbers=Numbers(given, names, device=self.device, switches=switches))
-        train, _ = self._tested(parameters, buffers, draws, dataset.x_train[part], dataset.y_train[part])
-        val, losses_PV = self._tested(parameters, buffers, draws, dataset.x_val, dataset.y_val)
+        given = [slot.numbers for slot in slots]
+        numbers = Numbers(given, [*names, "fold", "n_features"], device=self.device, switches=switches)
+        stacks = parameters, buffers, Draws(numbers=numbers)
+        train, _ = self._tested(*stacks, self._folds.x[part.measured], self._folds.y[part.measured])
+        val, losses_PV = self._tested(*stacks, part.x_val, part.y_val)
         return [
             Evaluation(
                 metrics=_prefixed("train", train_metrics) | _prefixed("val", val_metrics),
@@ -262,20 +289,20 @@ class SupervisedTask:
             for (train_metrics, _), (val_metrics, confusion), losses_V in zip(train, val, losses_PV, strict=True)
         ]
 
-    def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
+    def saved(self, weights: Tensors, slot: Slot) -> tuple[Tensors, dict[str, str]]:
         dataset = self._dataset
         configuration = {
             "network": path_of(self._networks.build),
-            "hyperparameters": dict(hyperparameters),
+            "hyperparameters": dict(slot.hyperparameters),
             "input_shape": list(self._input_shape),
             "n_outputs": self._n_outputs,
             "classes": list(dataset.classes),
-            "mean": dataset.mean.tolist(),
-            "std": dataset.std.tolist(),
+            **self._inputs.told(slot),
             "data_set": dataset.name,
             "checksum": dataset.checksum,
+            "fold": slot.fold or 0,
         }
-        return self.network.plain(weights, hyperparameters), {"configuration": json.dumps(configuration)}
+        return self.network.plain(weights, slot.hyperparameters), {"configuration": json.dumps(configuration)}
 
     def _tested(
         self, parameters: Tensors, buffers: Tensors, draws: Draws, x: Tensor, y: Tensor
@@ -287,8 +314,8 @@ class SupervisedTask:
         losses = []
         size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
         for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
-            shared = self._normalized(x_B).expand(n_slots, *x_B.shape)
-            outputs_PBK = self.network.forward(shared, parameters, buffers, draws=draws)
+            x = self._inputs.normalized(x_B, draws.numbers, shared=True)
+            outputs_PBK = self.network.forward(x.expand(n_slots, *x_B.shape), parameters, buffers, draws=draws)
             losses_PB, more = self._loss.measured(outputs_PBK, y_B.expand(n_slots, -1))
             losses.append(losses_PB)
             loss_P += losses_PB.double().sum(dim=1)
@@ -300,8 +327,9 @@ class SupervisedTask:
         ]
         return told, torch.cat(losses, dim=1)
 
-    def _normalized(self, x: Tensor) -> Tensor:
-        return x.to(self._dtype, copy=True).sub_(self._mean).mul_(self._inverse_std)
+
+def _rows_of(stacks: Tensors, rows: list[int]) -> Tensors:
+    return {name: stack[rows] for name, stack in stacks.items()}
 
 
 def _prefixed(part: str, metrics: Mapping[str, float]) -> dict[str, float]:

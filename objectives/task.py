@@ -37,6 +37,11 @@ class Slot:
     """Of the updates of the current epoch, where rows are compact."""
     paired: Paired = field(default_factory=Paired)
 
+    @property
+    def numbers(self) -> Mapping[str, Value]:
+        """What is its own at every update: its hyperparameters, and its fold (0 where there are none)."""
+        return {**self.hyperparameters, "fold": self.fold or 0}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
@@ -73,7 +78,7 @@ class Task(Protocol):
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
         """Return each slot's metrics, without `penalty`, `lr` and `val_loss_se`."""
 
-    def saved(self, weights: Tensors, hyperparameters: Mapping[str, Value]) -> tuple[Tensors, dict[str, str]]:
+    def saved(self, weights: Tensors, slot: Slot) -> tuple[Tensors, dict[str, str]]:
         """Return what to write of one slot's weights, and the metadata that rebuild the network."""
 
 

@@ -28,7 +28,6 @@ from search.contract import (
     Order,
     Progress,
     Refused,
-    Replicate,
     Reply,
     Report,
     Saved,
@@ -52,7 +51,7 @@ from search.ledger import Ledger
 from search.pruning import Decision, decide
 from search.recovery import MAX_DEATHS, Recovery, after_death, after_failure
 from search.retention import keeps_weights, model_path, overtaken, unexported_champion
-from search.sampling import Sampling, trial_seed
+from search.sampling import Sampling, replicates
 from search.state import State, Trial, apply
 
 POLL_S = 0.2
@@ -250,7 +249,7 @@ class Coordinator:
             waiting=Counter(self._structure(trial) for trial in waiting),
             debts=self._debts,
             limit=self.definition.n_trials // DEBT_SHARE,
-            replicates=self.definition.replicates,
+            replicates=self.definition.n_replicates,
         )
 
     def _add(self, drawn: Mapping[str, Value], structure: str | None) -> None:
@@ -288,7 +287,7 @@ class Coordinator:
             alone=trial.alone_next,
             loads=self._loads(),
             capacity=self._capacity,
-            replicates=self.definition.replicates,
+            replicates=self.definition.n_replicates,
             joins=joins,
         )
         if number is None:
@@ -305,7 +304,6 @@ class Coordinator:
                 alone=trial.alone_next,
             )
         )
-        seeds = (trial_seed(self.definition.seed, trial.number, r) for r in range(self.definition.replicates))
         self._send(
             number,
             Admit(
@@ -313,7 +311,7 @@ class Coordinator:
                 attempt=attempt,
                 hyperparameters=trial.hyperparameters,
                 structure=key,
-                replicates=tuple(Replicate(seed=seed) for seed in seeds),
+                replicates=replicates(self.definition, trial.number),
                 alone=trial.alone_next,
             ),
         )
@@ -327,7 +325,7 @@ class Coordinator:
             assert attempt is not None
             if (trial.number, attempt.number) not in self._finishing:
                 held = populations[attempt.trainer]
-                held[attempt.structure] = held.get(attempt.structure, 0) + self.definition.replicates
+                held[attempt.structure] = held.get(attempt.structure, 0) + self.definition.n_replicates
                 alone[attempt.trainer] |= attempt.alone
         return [
             TrainerLoad(
@@ -401,7 +399,7 @@ class Coordinator:
         """Count the updates of a report while there is anything left to admit, and those that led to a wanted epoch."""
         if len(self.state.trials) < self.definition.n_trials or self.state.waiting:
             n_trained = sum(epoch > 0 for epoch in epochs)
-            self._used += n_trained * self.definition.replicates * report.epoch_updates
+            self._used += n_trained * self.definition.n_replicates * report.epoch_updates
             self._possible += self._capacity[report.structure] * report.updates
 
     def _counts(self, trial: int, attempt: int) -> bool:
@@ -467,7 +465,7 @@ class Coordinator:
         if not failed.trials:
             raise TrainerError(f"trainer {number} could not export the champion: {failed.error}\n{failed.traceback}")
         trials = [self.state.trials[trial] for trial, attempt in failed.trials if self._held(trial, attempt)]
-        recovery = after_failure(failed, trials, self._on(number), replicates=self.definition.replicates)
+        recovery = after_failure(failed, trials, self._on(number), replicates=self.definition.n_replicates)
         self._recover(trials, recovery, failed.error, failed.traceback)
 
     def _died(self, number: int, ended: Ended) -> None:

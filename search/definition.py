@@ -97,6 +97,7 @@ class StudyDefinition(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     sampler: Literal["tpe", "random", "gp", "cmaes", "qmc", "grid"] = "tpe"
     replicates: int = Field(default=1, ge=1)
+    folds: int | None = Field(default=None, ge=2)
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     trainers: int | None = Field(default=None, ge=0)
@@ -120,6 +121,11 @@ class StudyDefinition(BaseModel):
     def origin(self) -> str:
         """The file it came from, for messages; "study NAME" where it was read from a ledger."""
         return self._origin or f"study {self.name}"
+
+    @property
+    def n_replicates(self) -> int:
+        """Trainings a trial: with several seeds, on several folds, or each seed on each fold."""
+        return self.replicates * (self.folds or 1)
 
     @property
     def maximize(self) -> bool:
@@ -293,6 +299,8 @@ def _inconsistencies(definition: StudyDefinition) -> Iterator[tuple[str, str]]:
             f"must be at least pruning.min_epochs = {pruning.min_epochs}, got {definition.epochs}. "
             "Raise epochs, or lower pruning.min_epochs.",
         )
+    if "folds" in definition.data:
+        yield "data.folds", "belongs at the top of the file, since it makes trials of several trainings. Move it there."
     for name in sorted(definition.fixed.keys() & definition.space.keys()):
         yield f"fixed.{name}", "a hyperparameter is either fixed or sampled, but [space] has it too. Remove one."
     for name, value in definition.baseline.items():

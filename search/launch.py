@@ -20,7 +20,7 @@ def first_order(definition: StudyDefinition, data_dir: Path, state: State) -> Op
     shares = core_shares(definition, available_cores())
     return Open(
         objective=definition.objective,
-        data=definition.data,
+        data=definition.data if definition.folds is None else {**definition.data, "folds": definition.folds},
         data_dir=str(data_dir),
         seed=definition.seed,
         device=definition.device,

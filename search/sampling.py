@@ -11,7 +11,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.contract import Value
+from search.contract import Replicate, Value
 from search.definition import StudyDefinition, baseline_raw
 from search.errors import DefinitionError
 from search.space import distribution, grid
@@ -31,6 +31,14 @@ its multivariate one, since studies here are short (tests/benchmarks/sampler.py:
 def trial_seed(study_seed: int, trial: int, replicate: int = 0) -> int:
     """Return the seed that a replicate of a trial is trained with, 0 to 2**63 - 1."""
     return _hashed("trial", study_seed, trial, replicate)
+
+
+def replicates(definition: StudyDefinition, trial: int) -> tuple[Replicate, ...]:
+    """Return the trainings of a trial, each with its own seed; where there are folds, each seed's on all of them."""
+    numbers = range(definition.n_replicates)
+    folds = [None if definition.folds is None else i % definition.folds for i in numbers]
+    seeds = [trial_seed(definition.seed, trial, i) for i in numbers]
+    return tuple(Replicate(seed=seed, fold=fold) for seed, fold in zip(seeds, folds, strict=True))
 
 
 class Sampling:

@@ -100,8 +100,8 @@ class Task:
             for out in outputs
         ]
 
-    def saved(self, weights: Tensors, hyperparameters: Given) -> tuple[Tensors, dict[str, str]]:
-        return weights, {"hyperparameters": json.dumps(dict(hyperparameters))}
+    def saved(self, weights: Tensors, slot: Slot) -> tuple[Tensors, dict[str, str]]:
+        return weights, {"hyperparameters": json.dumps(dict(slot.hyperparameters))}
 
 
 def network(hyperparameters: Given) -> nn.Sequential:

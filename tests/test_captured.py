@@ -18,6 +18,7 @@ from objectives.captured import WARM_UPS, Captured
 from objectives.classification import Classification, CrossEntropy
 from objectives.compact import Compact
 from objectives.flat import Tensors
+from objectives.folds import Folds
 from objectives.hyperparameters import Value
 from objectives.numbers import Draws
 from objectives.population import Population
@@ -202,7 +203,7 @@ class WaitingTask(SupervisedTask):
 
 
 def test_recording_refuses_what_waits_for_the_device() -> None:
-    task = WaitingTask(toy.dataset(), toy.full({}), loss=CrossEntropy(), seed=0, precision="float64")
+    task = WaitingTask(Folds(toy.dataset(), seed=0), toy.full({}), loss=CrossEntropy(), precision="float64")
     rows: MakeRows = partial(Captured, capture=Recorded)
     trained = Population(task, toy.full({}), declared=Classification.HYPERPARAMETERS, epochs=1, rows=rows)
     toy.admit(trained, 0, {}, seed=0)
@@ -235,7 +236,9 @@ def test_objective_of_ones_own_is_replayed(tmp_path: Path) -> None:
 def on_device(structure: dict[str, Value], *, rows: MakeRows = Captured, precision: str = "float64") -> Population:
     data = toy.dataset()
     moved: dict[str, Any] = {f.name: v.cuda() for f in fields(data) if isinstance(v := getattr(data, f.name), Tensor)}
-    task = SupervisedTask(replace(data, **moved), toy.full(structure), loss=CrossEntropy(), seed=0, precision=precision)
+    task = SupervisedTask(
+        Folds(replace(data, **moved), seed=0), toy.full(structure), loss=CrossEntropy(), precision=precision
+    )
     return Population(task, toy.full(structure), declared=Classification.HYPERPARAMETERS, epochs=10, rows=rows)
 
 

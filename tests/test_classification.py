@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from objectives import saved
 from objectives.classification import Classification, CrossEntropy
+from objectives.folds import Folds
 from objectives.hyperparameters import HyperparameterError, Value
 from objectives.population import Population
 from objectives.supervised import SupervisedObjective, SupervisedTask
@@ -104,7 +105,7 @@ def test_losses_are_logged_without_smoothing_and_penalty() -> None:
 
 
 def test_measured_part_of_the_training_set_is_stratified_and_as_large_as_the_validation_set() -> None:
-    part = toy.task({})._measured_part
+    part = Folds(toy.dataset(), seed=0).of(1.0)[0].measured
     counts = toy.dataset().y_train[part].bincount()
     assert counts.sum() == toy.N_VAL
     assert counts.max() - counts.min() <= 1
@@ -125,7 +126,7 @@ def test_bfloat16_trains_float32_weights_to_nearly_the_same_network(model: str) 
     trial: dict[str, Value] = {"model": model, "batch_norm": True, "width": 8, "lr": 1e-3}
     weights, losses = [], []
     for precision in ("float32", "bfloat16"):
-        task = SupervisedTask(toy.dataset(), toy.full(trial), loss=CrossEntropy(), seed=0, precision=precision)
+        task = SupervisedTask(Folds(toy.dataset(), seed=0), toy.full(trial), loss=CrossEntropy(), precision=precision)
         population = Population(task, toy.full(trial), declared=Classification.HYPERPARAMETERS, epochs=4)
         toy.admit(population, 0, trial, seed=0)
         toy.train(population, epochs=4)

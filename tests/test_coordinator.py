@@ -307,6 +307,20 @@ def trained(order: Admit, *, epochs: int) -> list[Reply | Ended]:
     return [admitted(order), *(report(order, epoch=epoch, value=value) for epoch in range(epochs + 1))]
 
 
+def test_each_trial_is_trained_on_every_fold_by_each_of_its_seeds(tmp_path: Path) -> None:
+    orders: list[Admit] = []
+
+    def answer(order: Admit) -> Sequence[Reply | Ended]:
+        orders.append(order)
+        return trained(order, epochs=3)
+
+    definition = fake_study(n_trials=2, epochs=3, folds=3, replicates=2)
+    coordinate(definition, tmp_path, executor=Scripted(opened(), answer))
+    for order in orders:
+        assert [replicate.fold for replicate in order.replicates] == [0, 1, 2, 0, 1, 2]
+    assert len({replicate.seed for order in orders for replicate in order.replicates}) == 12
+
+
 def test_trial_is_not_blamed_for_a_failure_in_the_company_of_one_that_was_just_pruned(tmp_path: Path) -> None:
     """The eviction is on its way when the population raises: its members were two, the study's running trials one."""
     orders: list[Admit] = []

@@ -476,6 +476,7 @@ def test_every_field_is_fingerprinted_unless_named() -> None:
         "seed": 1,
         "sampler": "qmc",
         "replicates": 2,
+        "folds": 3,
         "precision": "float64",
         "stop_diverged": False,
         "data": {"name": "x"},

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torchvision.ops import StochasticDepth
 
 from objectives import streams
+from objectives.folds import Folds
 from objectives.fused import Fused, FusedNetwork
 from objectives.hyperparameters import NETWORK, Hyperparameter, Value, completed
 from objectives.layers import dropout_factors
@@ -31,7 +32,8 @@ DROPOUT = {"dropout": NETWORK["dropout"]}
 
 def population(family: Supervised, trial: Mapping[str, Value], *, vmapped: bool, batch: int) -> Population:
     full = completed({"batch_size": batch} | dict(trial), family.HYPERPARAMETERS)
-    task = SupervisedTask(toy.dataset(), full, loss=family.loss, networks=family.networks, seed=0, precision="float64")
+    folds = Folds(toy.dataset(), seed=0)
+    task = SupervisedTask(folds, full, loss=family.loss, networks=family.networks, precision="float64")
     assert isinstance(task.network, FusedNetwork)
     task.network._found = replace(task.network._found, why_alone="" if vmapped else "this test wants it")
     return Population(task, full, declared=family.HYPERPARAMETERS, epochs=100)

@@ -14,6 +14,7 @@ from torch import Tensor
 from objectives import one_pass, optimizers, regularizers
 from objectives.captured import Captured
 from objectives.classification import Classification, CrossEntropy
+from objectives.folds import Folds
 from objectives.hyperparameters import Value
 from objectives.numbers import Numbers
 from objectives.optimizers import StackedStep
@@ -101,7 +102,7 @@ def test_population_is_trained_the_same_in_one_pass(on_host: Callable[..., None]
     own: dict[str, Value] = {"l1": 1e-3, "l2": 1e-2, "weight_decay": 0.1, "clip_norm": clip_norm, "optimizer": "adamw"}
     trained = []
     for kernel in (None, on_host):
-        task = SupervisedTask(toy.dataset(), toy.full(own), loss=CrossEntropy(), seed=0, precision="float32")
+        task = SupervisedTask(Folds(toy.dataset(), seed=0), toy.full(own), loss=CrossEntropy(), precision="float32")
         rows: MakeRows = partial(Captured, kernel=kernel)
         trained.append(Population(task, toy.full(own), declared=Classification.HYPERPARAMETERS, epochs=1, rows=rows))
         toy.admit(trained[-1], 0, own, seed=0)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from objectives.classification import Classification, CrossEntropy
 from objectives.data import Dataset
+from objectives.folds import Folds
 from objectives.hyperparameters import Value, completed
 from objectives.population import Population
 from objectives.rows import MakeRows
@@ -50,7 +51,7 @@ def full(hyperparameters: Hyperparameters) -> dict[str, Value]:
 
 def task(hyperparameters: Hyperparameters, *, vectors: bool = False) -> SupervisedTask:
     return SupervisedTask(
-        dataset(vectors=vectors), full(hyperparameters), loss=CrossEntropy(), seed=0, precision="float64"
+        Folds(dataset(vectors=vectors), seed=0), full(hyperparameters), loss=CrossEntropy(), precision="float64"
     )
 
 
