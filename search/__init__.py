@@ -13,6 +13,8 @@ the decisions  sampling         the next trial: the baseline, then Optuna's samp
                asking           the sampler at work beside the coordinator
                cohort           which trainer takes a trial, and in what company (pure)
                pruning          which trials end at a report (pure)
+               diagnosis        what a learning curve says: a label, its evidence, a remedy (pure)
+               diagnoses        those of all trials of a study, as more of them finish
                recovery         who is trained again when a population raises or a trainer dies (pure)
                retention        which trials keep their weights, and which is the champion (pure)
 the work       session          one run of the command, from study file to result

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from filelock import FileLock
 
 from search import figures
+from search.diagnoses import Diagnoses, counted, interrupted
+from search.diagnosis import Diagnosis
 from search.errors import ViewError
 from search.events import (
     AttemptInterrupted,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CURSOR, LEDGER, TRIAL, ATTEMPT = "ledger_seq", "ledger", "trial", "attempt"
+EVIDENCE = "diagnosis_evidence"
 UI = "http://127.0.0.1:5000"
 N_METRICS, N_OTHERS = 800, 100
 """Metrics, parameters and tags of a request. Source: MLflow's log-batch takes 1000 in all, 100 each of the others."""
@@ -74,6 +77,9 @@ class MlflowView:
         self._client: MlflowClient | None = None
         self._experiment = self._parent = ""
         self._runs: dict[tuple[int, int], str] = {}
+        self._diagnoses = Diagnoses()
+        self._diagnosed: dict[str, str] = {}
+        """Run -> what it says of its curves."""
 
     def check(self) -> None:
         """Make sure that MLflow can be used, without creating anything.
@@ -115,6 +121,7 @@ class MlflowView:
                 for run in runs
                 if TRIAL in run.data.tags and ATTEMPT in run.data.tags
             }
+            self._diagnosed = {run.info.run_id: run.data.tags[EVIDENCE] for run in runs if EVIDENCE in run.data.tags}
             if parents:
                 self._parent = parents[0].info.run_id
                 return int(parents[0].data.tags.get(CURSOR, 0))
@@ -132,6 +139,7 @@ class MlflowView:
                 self._write_attempt(state, state.trials[number], attempt, new)
             if any(isinstance(event, ModelExported) for _, event in events):
                 self._register(state)
+            self._diagnose(state)
             self._write_parent(state, [event for _, event in events])
             self._connected.set_tag(self._parent, CURSOR, str(events[-1][0]))
 
@@ -181,9 +189,11 @@ class MlflowView:
         tags, status = {}, ""
         if AttemptInterrupted in kinds and attempt.interrupted:
             tags, status = {"attempt_state": "interrupted", "reason": attempt.interrupted}, "KILLED"
+            tags |= _diagnosis_tags(interrupted(attempt.reports, state))
         if TrialFinished in kinds:
             metrics += _result_metrics(trial, state.definition["metric"])
             tags, status = _result_tags(trial) | self._link(trial), STATUS[str(trial.outcome)]
+            tags |= self._new_diagnosis(run, trial.number, state)
         self._log(run, metrics, params=_params(trial) if AttemptStarted in kinds else {}, tags=tags)
         if number == trial.attempts[-1].number:
             self._write_checkpoint(run, trial, removed=CheckpointRemoved in kinds)
@@ -211,6 +221,21 @@ class MlflowView:
             client.log_dict(run, table, "precision_recall.json")
         if trial.traceback or trial.error:
             client.log_text(run, trial.traceback or trial.error, "traceback.txt")
+
+    def _diagnose(self, state: State) -> None:
+        """Tag finished trials anew where what others reached has changed what their curves say."""
+        for number in self._diagnoses.of(state):
+            run = self._runs.get((number, state.trials[number].attempts[-1].number))  # None: a user deleted it
+            if run is not None:
+                self._log(run, tags=self._new_diagnosis(run, number, state))
+
+    def _new_diagnosis(self, run: str, trial: int, state: State) -> dict[str, str]:
+        """The tags that the finished trial's run lacks."""
+        tags = _diagnosis_tags(self._diagnoses.of(state)[trial])
+        if tags.get(EVIDENCE) == self._diagnosed.get(run):
+            return {}
+        self._diagnosed[run] = tags[EVIDENCE]
+        return tags
 
     def _write_checkpoint(self, run: str, trial: Trial, *, removed: bool) -> None:
         """Make the run's checkpoint folder what the ledger says: the kept weights with their SHA-256, or nothing."""
@@ -253,7 +278,8 @@ class MlflowView:
         """Count the study's outcomes on the parent run, and end it with the session."""
         finished = {event.trial for event in new if isinstance(event, TrialFinished)}
         if finished:
-            self._log(self._parent, _summary_metrics(state, finished))
+            counts = counted(self._diagnoses.of(state).values())
+            self._log(self._parent, _summary_metrics(state, finished), tags={"diagnoses": counts})
         for event in new:
             if isinstance(event, SessionOpened):
                 self._connected.update_run(self._parent, status="RUNNING")
@@ -373,6 +399,10 @@ def _params(trial: Trial) -> dict[str, str]:
 
 def _result_tags(trial: Trial) -> dict[str, str]:
     return {"state": str(trial.outcome), "attempt_state": "finished", "reason": str(trial.reason)}
+
+
+def _diagnosis_tags(found: Diagnosis | None) -> dict[str, str]:
+    return {"diagnosis": found.label, EVIDENCE: found.told} if found else {}
 
 
 def _attempt_of(event: Event, state: State) -> tuple[int, int] | None:

@@ -28,13 +28,14 @@ from optuna.trial import TrialState
 from search import figures, space
 from search import optuna_tables as tables
 from search.definition import StudyDefinition
+from search.diagnoses import Diagnoses, counted
 from search.errors import ViewError
 from search.events import EpochReported, Event, StudyCreated
 from search.follower import ledger_id, relax, shown, sqlite_file
 from search.state import State, Trial
 
 CURSOR, LEDGER = "ledger_seq", "ledger"
-LINK = "mlflow_run"
+LINK, EVIDENCE = "mlflow_run", "diagnosis_evidence"
 DASHBOARD = "http://127.0.0.1:8080/dashboard"
 FINISHED_TOGETHER = 20
 """Trials that get picture and outcome in one transaction: some two thirds of a second."""
@@ -74,6 +75,9 @@ class OptunaView:
         self._unlinked: set[int] = set()
         """Finished trials whose runs MLflow has not told yet; at first all, since it may have been written anew."""
         self._noted = ""
+        self._diagnoses = Diagnoses()
+        self._diagnosed: dict[int, str | None] = {}
+        """What each finished trial shows of it."""
         self._shown_url = shown(storage_url)
 
     def check(self) -> None:
@@ -127,6 +131,7 @@ class OptunaView:
             self._finished = {trial.number for trial in trials if trial.state.is_finished()}
             self._links = {trial.number: trial.user_attrs.get(LINK) for trial in trials}
             self._unlinked = set(self._finished)
+            self._diagnosed = {trial.number: trial.user_attrs.get(EVIDENCE) for trial in trials}
             self._study = study
             return int(study.user_attrs.get(CURSOR, 0))
 
@@ -148,6 +153,7 @@ class OptunaView:
                     self._add_links(connection, state)
             with engine.begin() as connection:
                 self._add_links(connection, state)
+                self._diagnose(connection, state)
                 self._write_note(connection, state)
                 tables.set_attributes(connection, tables.STUDY_ATTRIBUTES, study._study_id, {CURSOR: events[-1][0]})
 
@@ -224,11 +230,20 @@ class OptunaView:
             if url is not None:
                 self._unlinked.remove(number)
 
+    def _diagnose(self, connection: sa.Connection, state: State) -> None:
+        """Say what is to be read in the curves of finished trials; what others reach may change it later."""
+        for number, found in self._diagnoses.of(state).items():
+            if found is not None and found.told != self._diagnosed.get(number):
+                attributes = {"diagnosis": found.label, EVIDENCE: found.told}
+                tables.set_attributes(connection, tables.ATTRIBUTES, self._ids[number], attributes)
+                self._diagnosed[number] = found.told
+
     def _write_note(self, connection: sa.Connection, state: State) -> None:
         """Say on the study's page what it asks and how to read it, with the way to MLflow once that is known."""
         study, _ = self._opened
         url = next(filter(None, self._links.values()), None)
-        body = _note(state, experiment_url=url.partition("/runs/")[0] if url else None)
+        experiment_url = url.partition("/runs/")[0] if url else None
+        body = _note(state, experiment_url=experiment_url, diagnoses=counted(self._diagnoses.of(state).values()))
         if body != self._noted:
             tables.set_note(connection, study._study_id, None, body)
             self._noted = body
@@ -297,7 +312,7 @@ def _told(trial: Trial) -> tuple[TrialState, float | None]:
     return (TrialState.PRUNED, value) if trial.outcome == "pruned" else (TrialState.FAIL, None)
 
 
-def _note(state: State, *, experiment_url: str | None) -> str:
+def _note(state: State, *, experiment_url: str | None, diagnoses: str) -> str:
     assert state.created is not None
     definition, facts = state.definition, state.created.facts
     lines = [
@@ -311,6 +326,8 @@ def _note(state: State, *, experiment_url: str | None) -> str:
         "- `interrupted` trials are trained again under the same number, from their first epoch.",
         "- A trial's page shows its confusion matrix at the best epoch, and the way to its MLflow run.",
     ]
+    if diagnoses:
+        lines.append(f"- What the curves say (a trial's `diagnosis`, with evidence and remedy): {diagnoses}.")
     if experiment_url:
         runs = (
             f"{experiment_url}/runs?workflowType=machine_learning"  # plain, the UI opens on pages for language models

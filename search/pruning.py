@@ -5,15 +5,13 @@ a rung are compared, those of the same report included, so that the order of a r
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from search.definition import Pruning, StudyDefinition
+from search.diagnosis import exploded, not_finite, prior_loss
 from search.state import State, Trial
-
-EXPLOSION = 10.0
-"""A training loss above so many times the untrained network's (or 1, if that is more) has diverged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +63,15 @@ def rungs(pruning: Pruning, *, epochs: int) -> tuple[int, ...]:
 def has_diverged(trial: Trial) -> bool:
     """Whether the last report shows that training broke down.
 
-    Any metric whose name ends in "loss" is not finite, or `train_loss` is above EXPLOSION times the larger of its
-    value at epoch 0 and 1. A NaN check alone does not find divergence: a network can swing between huge losses for
-    ever. An objective without such metrics never diverges.
+    Any metric whose name ends in "loss" is not finite, or `train_loss` has exploded: whatever follows, the trial would
+    be diagnosed `diverged`, unless it recovers. A NaN check alone does not find divergence: a network can swing between
+    huge losses for ever. An objective without such metrics never diverges.
     """
-    metrics = trial.reports[-1].metrics
-    if not all(math.isfinite(value) for name, value in metrics.items() if name.endswith("loss")):
+    metrics, untrained = trial.reports[-1].metrics, trial.reports[0]
+    if not_finite(metrics):
         return True
-    untrained = trial.reports[0].metrics if trial.reports[0].epoch == 0 else {}
-    return metrics.get("train_loss", 0.0) > EXPLOSION * max(_finite(untrained, "train_loss", otherwise=1.0), 1.0)
+    first = untrained.metrics.get("train_loss", math.nan) if untrained.epoch == 0 else math.nan
+    return exploded(metrics.get("train_loss", 0.0), first, prior_loss(untrained.confusion or ()))
 
 
 Ending = tuple[Literal["complete", "pruned"], Literal["epochs", "patience", "rung", "diverged"]]
@@ -115,8 +113,3 @@ def _score(trial: Trial, epoch: int, definition: StudyDefinition) -> float:
 
 def _best(trial: Trial, definition: StudyDefinition) -> tuple[int, float] | None:
     return trial.best(definition.metric, maximize=definition.maximize)
-
-
-def _finite(metrics: Mapping[str, float], name: str, *, otherwise: float) -> float:
-    value = metrics.get(name, math.nan)
-    return value if math.isfinite(value) else otherwise

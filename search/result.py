@@ -9,6 +9,7 @@ from typing import Any
 
 from search.contract import Value
 from search.definition import StudyDefinition
+from search.diagnoses import Diagnoses, counted
 from search.errors import DefinitionError
 from search.space import is_off
 from search.state import State, Trial
@@ -22,6 +23,7 @@ def sentences(definition: StudyDefinition, state: State) -> list[str]:
         _counts(state, definition.n_trials),
         *_best(definition, state),
         *_saved_by_pruning(definition, state),
+        *_diagnosed(state),
         *_failures(state),
     ]
 
@@ -46,6 +48,8 @@ def _best(definition: StudyDefinition, state: State) -> list[str]:
         told_more = ": no regularization is the best found so far." if regularizes else "."
         lines.append(f"Nothing beat the baseline{told_more}")
     lines.append(_settings(definition, best))
+    if (found := Diagnoses().of(state)[best.number]) is not None:
+        lines.append(f"Diagnosis of its learning curves: {found.told}")
     lines.append(_caution(state))
     return lines
 
@@ -96,7 +100,7 @@ def _settings(definition: StudyDefinition, trial: Trial) -> str:
     measured = [
         f"{name} {told(name, value)}"
         for name, value in _best_metrics(trial).items()
-        if name.startswith(("train_", "val_")) and name != definition.metric
+        if name.startswith(("train_", "val_")) and name not in (definition.metric, "val_loss_se")
     ]
     rows = (("regularizers on", on), ("regularizers off", off), ("the rest", others), ("also measured", measured))
     shown_rows = rows if on or off else rows[2:]
@@ -112,6 +116,11 @@ def _saved_by_pruning(definition: StudyDefinition, state: State) -> list[str]:
         f"Pruning ended {len(pruned)} trials early: {trained} epochs were trained instead of {full} "
         f"({1 - trained / full:.0%} saved)."
     ]
+
+
+def _diagnosed(state: State) -> list[str]:
+    counts = counted(Diagnoses().of(state).values())
+    return [f"Diagnoses of all trials, of those that ended early so far: {counts}."] if counts else []
 
 
 def _failures(state: State) -> list[str]:
@@ -146,6 +155,7 @@ def shown(value: Value) -> str:
 
 def rows(state: State) -> list[dict[str, Any]]:
     """One record per trial; missing is None."""
+    found = Diagnoses().of(state)
     return [
         {
             "trial": trial.number,
@@ -157,6 +167,8 @@ def rows(state: State) -> list[dict[str, Any]]:
             "attempts": len(trial.attempts),
             "baseline": trial.baseline,
             "seconds": _seconds(trial),
+            "diagnosis": each.label if (each := found.get(trial.number)) else None,
+            "diagnosis_evidence": each.told if each else None,
             **{f"param_{name}": trial.hyperparameters[name] for name in trial.raw},
             **{f"best_{name}": value for name, value in _best_metrics(trial).items()},
             "error": trial.error or None,

@@ -7,7 +7,7 @@ The trials run two at a time; their fates, by number (then again from 1):
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import zip_longest
@@ -74,6 +74,21 @@ def history(*, study: str = "small_reg", n_trials: int = 6, seed: int = 0, done:
             SessionClosed(at=0, reason="done", trained_s=9.0, waited_s=1.0),
         ]
     return [replace(event, at=BEGIN + 2.0 * step) for step, event in enumerate(events)]
+
+
+def trained(number: int, epochs: Sequence[Mapping[str, float]], *, outcome: Outcome = "complete") -> list[Event]:
+    """Return the events of a trial, a second apart, that reports these metrics from the untrained network on."""
+    reports = [
+        EpochReported(at=0, trial=number, attempt=1, epoch=epoch, metrics=metrics)
+        for epoch, metrics in enumerate(epochs)
+    ]
+    reason: Reason = "epochs" if outcome == "complete" else "rung"
+    value, last = epochs[-1]["val_accuracy"], len(epochs) - 1
+    finished = TrialFinished(
+        at=0, trial=number, attempt=1, outcome=outcome, reason=reason, value=value, best_epoch=last
+    )
+    events: list[Event] = [_asked(number, random.Random(number)), _started(number, 1), *reports, finished]
+    return [replace(event, at=BEGIN + 1000.0 * (number + 1) + step) for step, event in enumerate(events)]
 
 
 def put_files(study_folder: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from search.diagnoses import Diagnoses, counted, interrupted
 from search.errors import ViewError
 from search.events import Event, SessionClosed, StudyCreated
 from search.follower import Follower, View
@@ -128,6 +129,17 @@ def test_every_attempt_has_its_ended_run_below_the_studys(written: Path) -> None
         ended_at = trial.attempts[attempt - 1].ended_at
         assert ended_at is not None
         assert run.info.end_time == int(ended_at * 1000)
+
+
+def test_every_run_says_what_its_curves_say_and_the_study_s_counts(written: Path) -> None:
+    runs, found = runs_of(client_of(written)), Diagnoses().of(STATE)
+    assert runs.pop((-1, -1)).data.tags["diagnoses"] == counted(found.values())
+    for (number, attempt), run in runs.items():
+        trial = STATE.trials[number]
+        again = attempt != trial.attempts[-1].number
+        expected = interrupted(trial.attempts[attempt - 1].reports, STATE) if again else found[number]
+        told = run.data.tags.get("diagnosis"), run.data.tags.get("diagnosis_evidence")
+        assert told == ((expected.label, expected.told) if expected else (None, None))
 
 
 def test_run_holds_every_epoch_of_its_attempt(written: Path) -> None:

@@ -12,6 +12,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import get_note
 
+from search.diagnoses import Diagnoses, counted
 from search.errors import ViewError
 from search.events import EpochReported, Event, StudyCreated, TrialFinished
 from search.follower import Follower, View
@@ -19,9 +20,10 @@ from search.ledger import Ledger
 from search.optuna_view import CURSOR, OptunaView, open_storage
 from search.state import State, Trial, apply, fold
 from search.workspace import Workspace, sqlite_url
-from tests.histories import history
+from tests.histories import history, trained
 
 EVENTS = history()
+STATE = fold(EVENTS)
 
 
 def a_url(trial: int, attempt: int) -> str | None:
@@ -131,6 +133,35 @@ def test_study_page_says_what_it_asks_and_leads_to_mlflow(written: Path) -> None
     note = get_note(study_in(written))
     assert "Which regularization helps?" in note
     assert "(http://127.0.0.1:5000/#/experiments/1/runs?" in note
+
+
+def test_every_trained_trial_says_what_its_curves_say_and_the_study_s_page_counts(written: Path) -> None:
+    found = Diagnoses().of(STATE)
+    for trial in study_in(written).get_trials():
+        expected = found[trial.number]
+        told = trial.user_attrs.get("diagnosis"), trial.user_attrs.get("diagnosis_evidence")
+        assert told == ((expected.label, expected.told) if expected else (None, None))
+    assert f": {counted(found.values())}." in get_note(study_in(written))
+
+
+def flat(*, loss: float, accuracy: float) -> list[dict[str, float]]:
+    """A curve that is what it will be after one epoch."""
+    untrained, learned = (
+        {"train_loss": one, "val_loss": one, "train_accuracy": other, "val_accuracy": other}
+        for one, other in ((2.3, 0.1), (loss, accuracy))
+    )
+    return [untrained, *[learned] * 5]
+
+
+def test_a_finished_trial_s_diagnosis_changes_when_another_does_far_better(tmp_path: Path) -> None:
+    poor, good = flat(loss=1.5, accuracy=0.4), flat(loss=0.2, accuracy=0.9)
+    events = [EVENTS[0], *trained(0, poor)]
+    write(view_in(tmp_path), events)
+    assert study_in(tmp_path).get_trials()[0].user_attrs["diagnosis"] == "healthy"
+    write(view_in(tmp_path), [*events, *trained(1, good)], begin=len(events))
+    told = [trial.user_attrs["diagnosis"] for trial in study_in(tmp_path).get_trials()]
+    assert told == ["underfit", "healthy"]
+    assert "1 underfit, 1 healthy" in get_note(study_in(tmp_path))
 
 
 @pytest.mark.parametrize("batch", [1, 1000])

@@ -2,16 +2,18 @@
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search.contract import Confusion
 from search.definition import Pruning, StudyDefinition
 from search.events import AttemptInterrupted, AttemptStarted, EpochReported, TrialAsked
 from search.pruning import Decision, decide, rungs
-from search.state import State, apply
+from search.state import Attempt, State, apply
 from tests.studies import definition
 
 Curve = list[float]
@@ -39,8 +41,17 @@ def start(state: State, number: int, *, attempt: int = 1, baseline: bool = False
     )
 
 
-def report(state: State, number: int, epoch: int, metrics: dict[str, float], *, attempt: int = 1) -> None:
-    apply(state, EpochReported(at=0.0, trial=number, attempt=attempt, epoch=epoch, metrics=metrics))
+def report(
+    state: State,
+    number: int,
+    epoch: int,
+    metrics: dict[str, float],
+    *,
+    attempt: int = 1,
+    confusion: Confusion | None = None,
+) -> None:
+    event = EpochReported(at=0.0, trial=number, attempt=attempt, epoch=epoch, metrics=metrics, confusion=confusion)
+    apply(state, event)
 
 
 def pruned(state: State, trials: list[int], wanted: StudyDefinition) -> set[int]:
@@ -268,20 +279,35 @@ def test_a_loss_that_is_not_finite_ends_a_trial_as_pruned_with_its_best_finite_v
 
 @pytest.mark.parametrize(
     ("untrained", "trained", "ends"),
-    [(2.3, 22.9, False), (2.3, 23.1, True), (0.1, 9.9, False), (0.1, 10.1, True), (math.inf, 10.1, True)],
+    [(2.3, 22.9, False), (2.3, 23.1, True), (0.1, 6.9, False), (0.1, 7.0, True), (math.inf, 7.0, True)],
 )
-def test_a_training_loss_ten_times_the_untrained_one_or_1_has_diverged(
+def test_a_training_loss_ten_times_the_untrained_one_or_that_of_the_class_prior_has_diverged(
     untrained: float, trained: float, ends: bool
 ) -> None:
+    """Of two classes of the same size the prior has the loss log 2."""
     state = State()
     start(state, 1)
-    report(state, 1, 0, {"val_accuracy": 0.1, "train_loss": untrained})
+    report(state, 1, 0, {"val_accuracy": 0.1, "train_loss": untrained}, confusion=((5, 0), (3, 2)))
     report(state, 1, 1, {"val_accuracy": 0.1, "train_loss": trained, "val_loss": 1e9})
     assert [d.reason for d in decide(state, [1], definition()).values()] == ["diverged"] * ends
 
 
+def test_the_unit_of_a_loss_without_classes_does_not_matter() -> None:
+    for unit in (1e-6, 1.0, 1e6):
+        state = state_of({1: [0.4] * 3}, losses={1: [9.9 * unit, 10.1 * unit, 9.9 * unit]})
+        for epoch, ends in ((1, []), (2, ["diverged"])):
+            so_far = State(trials={1: replace(state.trials[1], attempts=(_until(state, 1, epoch, unit),))})
+            assert [d.reason for d in decide(so_far, [1], definition(pruning={"kind": "none"})).values()] == ends
+
+
+def _until(state: State, number: int, epoch: int, first: float) -> Attempt:
+    attempt = state.trials[number].attempts[-1]
+    untrained = replace(attempt.reports[0], metrics={"val_accuracy": 0.1, "train_loss": first})
+    return replace(attempt, reports=(untrained, *attempt.reports[1 : epoch + 1]))
+
+
 def test_divergence_goes_before_the_last_epoch() -> None:
-    state = state_of({1: [0.4] * 9}, losses={1: [1.0] * 8 + [1e6]})
+    state = state_of({1: [0.4] * 9}, losses={1: [1.0] * 8 + [math.inf]})
     assert decide(state, [1], definition())[1].reason == "diverged"
 
 

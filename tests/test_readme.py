@@ -18,6 +18,7 @@ from objectives.classification import Classification
 from search import delete, run, serve, space
 from search.contract import HyperparameterRule
 from search.definition import Pruning, StudyDefinition, check_objective, load
+from search.diagnosis import REMEDIES
 from search.wording import shown
 from search.workspace import Workspace
 from tests.histories import put_mlflow_database
@@ -173,6 +174,11 @@ def test_own_module_and_own_images_are_searched_as_the_page_says(tmp_path: Path)
 
 
 # ---------------------------------------------------------------- everything else
+
+
+def test_every_diagnosis_is_explained_with_its_remedy() -> None:
+    explained = {named(label)[0]: remedy for label, _, remedy in rows("What the learning curves say", "Diagnosis")}
+    assert list(explained.items()) == list(REMEDIES.items())
 
 
 def test_every_python_snippet_compiles() -> None:
