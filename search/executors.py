@@ -93,16 +93,25 @@ class LocalProcesses:
 
     beside = True
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, ahead: int = 0) -> None:
+        """Make the executor.
+
+        Args:
+            environment: of the processes, where ours does not set it.
+            ahead: so many begin at once to import what they will need; trainers that are started later are these first.
+        """
         self._environment = environment
+        self._spare = [self._started() for _ in range(ahead)]
         self._processes: dict[int, SpawnProcess] = {}
         self._connections: dict[int, Connection] = {}
 
     def start(self, trainer_id: int) -> None:
         self._drop(trainer_id)
-        self._processes[trainer_id], self._connections[trainer_id] = processes.started(
-            trainer.main, name=f"trainer-{trainer_id}", environment=self._environment
-        )
+        process, connection = self._spare.pop() if self._spare else self._started()
+        self._processes[trainer_id], self._connections[trainer_id] = process, connection
+
+    def _started(self) -> tuple[SpawnProcess, Connection]:
+        return processes.started(trainer.main, name="trainer", environment=self._environment)
 
     def send(self, trainer_id: int, order: Order) -> None:
         connection = self._connections.get(trainer_id)
@@ -134,6 +143,8 @@ class LocalProcesses:
             self._processes.pop(trainer_id).kill()
 
     def stop(self) -> None:
+        while self._spare:
+            self._spare.pop()[0].kill()
         for trainer_id in list(self._connections):
             self.send(trainer_id, Shutdown())
         for trainer_id, process in list(self._processes.items()):

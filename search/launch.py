@@ -76,6 +76,12 @@ def orders(definition: StudyDefinition, first: Open, opened: Opened) -> dict[int
     return {i: replace(same, cores=share) for i, share in enumerate(shares)}
 
 
+def started_ahead(first: Open) -> int:
+    """How many trainers can be started before the first one has told what there is: on a GPU host only that one."""
+    has_gpu = first.device != "cpu" and any(Path("/dev").glob("nvidia[0-9]*"))
+    return 1 if has_gpu else first.n_trainers
+
+
 def core_shares(definition: StudyDefinition, cores: Sequence[int]) -> list[tuple[int, ...]]:
     """The cores of each trainer on the CPU; a single one is not held to any."""
     n = min(definition.n_trials, len(cores)) if definition.trainers is None else definition.trainers

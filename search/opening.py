@@ -16,6 +16,11 @@ class CannotOpenError(Exception):
     user_message = True
 
 
+def warm_up() -> None:
+    """Import what takes longest, while the order to open an objective is still to come."""
+    import torch  # noqa: F401
+
+
 def opened_objective(order: Open, progress: Callable[[str], None]) -> tuple[Opened, Objective]:
     """Settle on the cores, choose device and precision, import the objective and let it load its data.
 

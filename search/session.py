@@ -21,7 +21,7 @@ from search.errors import DataError, FingerprintError, LedgerError, OwnedError, 
 from search.events import SessionClosed, SessionOpened, StudyCreated, TestSetUsed
 from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, Inline, LocalProcesses
 from search.interruption import Interruption
-from search.launch import first_order, open_trainer, orders
+from search.launch import first_order, open_trainer, orders, started_ahead
 from search.ledger import Ledger, ownership
 from search.retention import unexported_champion
 from search.rules import unsuited
@@ -75,9 +75,9 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
                 return status
         else:
             viewer.check()
-        executor: Executor = Inline() if definition.trainers == 0 else LocalProcesses(CPU_TRAINER_ENVIRONMENT)
-        cleanup.callback(executor.stop)
         first = first_order(definition, settings.data_dir, state)
+        executor = _executor(definition, first)
+        cleanup.callback(executor.stop)
         with console.status("Opening the data set and probing the device ..."):
             opened = open_trainer(executor, first, console)
         check_objective(definition, opened.hyperparameters, opened.metrics)
@@ -87,6 +87,12 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
             ledger = _owned_ledger(cleanup, path, create=True)
             viewer.follow(path)
         return _train(definition, settings, console, ledger, state, executor, viewer, first, opened)
+
+
+def _executor(definition: StudyDefinition, first: Open) -> Executor:
+    if definition.trainers == 0:
+        return Inline()
+    return LocalProcesses(CPU_TRAINER_ENVIRONMENT, ahead=started_ahead(first))
 
 
 def _owned_ledger(cleanup: contextlib.ExitStack, path: Path, *, create: bool) -> Ledger:

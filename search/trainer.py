@@ -7,6 +7,7 @@ import itertools
 import math
 import resource
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -41,7 +42,7 @@ from search.contract import (
     Shutdown,
     SlotReport,
 )
-from search.opening import opened_objective
+from search.opening import opened_objective, warm_up
 from search.processes import end_with_parent
 
 WARM_UPS, ESTIMATE_S = 4, 1.0
@@ -388,6 +389,7 @@ class PipeChannel:
 def main(connection: Connection) -> None:
     """Serve one coordinator until it says so, or is gone."""
     end_with_parent()
+    threading.Thread(target=warm_up, daemon=True).start()
     trainer = Trainer(PipeChannel(connection))
     try:
         while trainer.step():

@@ -88,6 +88,19 @@ def test_stopping_ends_every_trainer() -> None:
     assert not any(trainer.is_running() for trainer in trainers)
 
 
+def test_trainers_begun_ahead_are_those_that_are_started_first_and_end_unused_too() -> None:
+    executor = LocalProcesses({}, ahead=2)
+    try:
+        ahead = [psutil.Process(process.pid) for process, _ in executor._spare]
+        executor.start(0)
+        assert answers(executor, 0)
+        assert executor._processes[0].pid in {each.pid for each in ahead}
+    finally:
+        executor.stop()
+    _, alive = psutil.wait_procs(ahead, timeout=20)
+    assert not alive
+
+
 def test_trainer_ends_with_its_killed_coordinator() -> None:
     code = (
         "import sys; from search.executors import LocalProcesses\n"
