@@ -24,6 +24,8 @@ from search.follower import Follower, View, shown
 from search.ledger import Ledger
 from search.workspace import Workspace
 
+EXIT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
@@ -113,9 +115,12 @@ class Viewer:
         """Have everything written that the ledger holds now; False if that took longer, or was not possible."""
         self._send(Stop(drain_s=drain_s))
         try:
-            return self._stopped.result(drain_s)
+            up_to_date = self._stopped.result(drain_s)
         except TimeoutError:
             return False
+        else:
+            self._process.join(EXIT_S)  # killed, it would leave semaphores behind, of which Python warns
+            return up_to_date
         finally:
             self.close()
 
@@ -141,7 +146,7 @@ class Viewer:
                         self._stopped.set_result(up_to_date)
         except (EOFError, OSError):
             died = f"The process that writes the dashboards died ({processes.ending(self._process)})"
-            if not self._closing:
+            if not self._closing and not self._stopped.done():
                 self._on_trouble(f"{died}, training goes on.")
             if not self._checked.done():
                 self._checked.set_result(f"{died}. Is there enough memory?")
@@ -173,6 +178,7 @@ def main(connection: Connection, stores: Stores) -> None:
                 case Stop(drain_s=drain_s):
                     in_time = [follower.stop(drain_s=drain_s) for follower in followers]
                     send(Stopped(up_to_date=all(in_time)))
+                    return
 
 
 def views(stores: Stores) -> Sequence[View]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from objectives.probe import choose_precision
 from search.workspace import default_data_dir
-from tests.benchmarks import halving, kept, limit, release, studies
+from tests.benchmarks import halving, kept, limit, recording, release, studies
 from tests.benchmarks.measuring import Pool, in_fresh_process, machine, pool
 from tests.benchmarks.rows import Bench, Effort, contenders_of, measured
 from tests.benchmarks.table import Claim, ratios, rendered
@@ -79,6 +79,7 @@ ROWS: dict[str, Callable[[Bench], Measured]] = {
     **{name: lambda bench, workload=workload: measured(workload, bench) for name, workload in WORKLOADS.items()},  # type: ignore[misc]
     "halving": refill,
     "limit": fraction,
+    "recording": recording.measured,
 }
 
 
