@@ -12,6 +12,7 @@ the coordinator as well, and with it the trainers.
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from search.follower import Follower, View, shown
 from search.ledger import Ledger
 from search.workspace import Workspace
 
+PATIENCE_S = 10.0
+"""How long the end of a run waits for the lowest priority; then a new process goes on with that of the coordinator."""
 EXIT_S = 5.0
 
 
@@ -59,6 +62,8 @@ class Checked:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Follow:
     ledger: Path
+    step_back: bool
+    """Whether to take only what others leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +91,9 @@ class Viewer:
         Args:
             on_trouble: told in a sentence, once each time, that a store cannot be used or that the process died.
         """
-        self._on_trouble = on_trouble
-        self._closing = False
-        self._checked: Future[str] = Future()
-        self._stopped: Future[bool] = Future()
-        self._process, self._connection = processes.started(main, stores, name="views")
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._stores, self._on_trouble = stores, on_trouble
+        self._ledger: Path | None = None
+        self._start()
 
     def check(self) -> None:
         """Begin to look whether the stores can be used, without creating anything."""
@@ -109,26 +110,44 @@ class Viewer:
 
     def follow(self, ledger: Path) -> None:
         """Begin to bring both views up to this ledger."""
-        self._send(Follow(ledger=ledger))
+        self._ledger = ledger
+        self._send(Follow(ledger=ledger, step_back=True))
 
     def stop(self, *, drain_s: float) -> bool:
         """Have everything written that the ledger holds now; False if that took longer, or was not possible."""
+        deadline = time.monotonic() + drain_s
         self._send(Stop(drain_s=drain_s))
-        try:
-            up_to_date = self._stopped.result(drain_s)
-        except TimeoutError:
-            return False
-        else:
-            self._process.join(EXIT_S)  # killed, it would leave semaphores behind, of which Python warns
-            return up_to_date
-        finally:
+        up_to_date = self._answer(min(PATIENCE_S, drain_s))
+        if up_to_date is None and self._ledger is not None:  # starved by others: a process cannot raise its priority
             self.close()
+            self._start()
+            self._send(Follow(ledger=self._ledger, step_back=False))
+            self._send(Stop(drain_s=drain_s))
+            up_to_date = self._answer(deadline - time.monotonic())
+        if up_to_date is not None:
+            self._process.join(EXIT_S)  # killed, it would leave semaphores behind, of which Python warns
+        self.close()
+        return bool(up_to_date)
 
     def close(self) -> None:
         """End the process as it is; what it did not write the next run does."""
         self._closing = True
         self._process.kill()
         self._listener.join()
+
+    def _start(self) -> None:
+        self._closing = False
+        self._checked: Future[str] = Future()
+        self._stopped: Future[bool] = Future()
+        self._process, self._connection = processes.started(main, self._stores, name="views")
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _answer(self, timeout_s: float) -> bool | None:
+        try:
+            return self._stopped.result(max(0.0, timeout_s))
+        except TimeoutError:
+            return None
 
     def _send(self, order: Check | Follow | Stop) -> None:
         with contextlib.suppress(OSError):  # it is gone, which the listener tells
@@ -171,10 +190,10 @@ def main(connection: Connection, stores: Stores) -> None:
             match connection.recv():
                 case Check():
                     send(Checked(trouble=_trouble(both)))
-                case Follow(ledger=path):
+                case Follow(ledger=path, step_back=step_back):
                     ledger = Ledger(path)
                     followers = [Follower(v, ledger, on_trouble=lambda text: send(Trouble(text=text))) for v in both]
-                    _begin(both, followers)
+                    _begin(both, followers, step_back=step_back)
                 case Stop(drain_s=drain_s):
                     in_time = [follower.stop(drain_s=drain_s) for follower in followers]
                     send(Stopped(up_to_date=all(in_time)))
@@ -201,12 +220,13 @@ def _trouble(both: Sequence[View]) -> str:
     return ""
 
 
-def _begin(both: Sequence[View], followers: Sequence[Follower]) -> None:
+def _begin(both: Sequence[View], followers: Sequence[Follower], *, step_back: bool) -> None:
     """Import and connect while the trainers still load their data, then follow with what they leave."""
     for view in both:
         with contextlib.suppress(ViewError):  # the follower tries again, and tells
             view.prepare()
-    _step_back()
+    if step_back:
+        _step_back()
     for follower in followers:
         follower.start()
 

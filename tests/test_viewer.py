@@ -49,6 +49,20 @@ def test_views_are_brought_up_to_a_growing_ledger_at_the_lowest_priority(viewer:
     assert [trial.state.is_finished() for trial in shown] == [True, True]
 
 
+def test_starved_process_is_replaced_at_the_end_of_a_run(
+    viewer: Viewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.viewer.PATIENCE_S", 0.1)
+    ledger = Ledger(Workspace(tmp_path).ledger("small_reg"), create=True)
+    ledger.append(*history(n_trials=1, done=False))
+    viewer.follow(ledger.path)
+    psutil.Process(viewer._process.pid).suspend()
+    assert viewer.stop(drain_s=120)
+    assert SAID == []
+    (shown,) = optuna.load_study(study_name="small_reg", storage=Workspace(tmp_path).optuna_url).trials
+    assert shown.state.is_finished()
+
+
 def test_store_that_cannot_be_used_is_refused_and_nothing_is_created(tmp_path: Path) -> None:
     viewer = Viewer(stores_in(tmp_path, storage="postgresql://nobody@127.0.0.1:1/none"), on_trouble=SAID.append)
     viewer.check()
