@@ -4,6 +4,9 @@ Each layer goes forward and, in training, backward: it keeps what its gradient n
 parameters into the stacks given, and returns the gradient of its input. Without a tape an update takes a third of the
 operations that automatic differentiation needs, and the same ones every time, as a CUDA graph wants them.
 
+Activations have the type that products are computed in, parameters and their gradients their own: in bfloat16 weights
+are cast once an update, and kept for backward.
+
 P slots, B examples, D and E features in and out, C and O channels in and out, H W image, N examples (times positions).
 """
 
@@ -35,53 +38,70 @@ class Layer(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
+class Bias:
+    """What a Linear or a Conv2d adds: its own bias, or that of the BatchNorm behind it, if no slot normalizes."""
+
+    name: str
+    of_norm: bool = False
+    _added: bool = field(default=True, repr=False)
+
+    def added(self, draws: Draws) -> bool:
+        self._added = not (self.of_norm and draws.numbers.used("batch_norm"))
+        return self._added
+
+    def backward(self, dy: Tensor, gradients: Tensors) -> None:
+        if self._added:
+            _sum(dy, into=gradients[self.name])
+
+
+def _cast(stack: Tensor, dtype: torch.dtype) -> Tensor:
+    """Without asking torch, which takes it a microsecond to find that there is nothing to do."""
+    return stack if stack.dtype == dtype else stack.to(dtype)
+
+
+def _sum(dy: Tensor, *, into: Tensor) -> None:
+    """Write the gradients of biases: the sum over all but slots and features."""
+    dims = tuple(range(1, dy.ndim - 1))
+    if dy.dtype == into.dtype:
+        torch.sum(dy, dims, out=into)
+    else:
+        into.copy_(dy.sum(dims))
+
+
+@dataclass(slots=True, kw_only=True)
 class Linear:
-    """x @ weight + bias, (P, B, D) to (P, B, E), multiplied in the type `product`.
+    """x @ weight + bias, (P, B, D) to (P, B, E), in the type of x.
 
     The weights lie (D, E), or (E, D) where `transposed`: faster by half for few outputs, as of the last layer.
     """
 
     name: str
-    product: torch.dtype
-    bias: bool = True
+    bias: Bias
     transposed: bool = False
     first: bool = False
     """Nobody wants the gradient of its input."""
     _x: Tensor = field(init=False, repr=False)
+    _kept: Tensor = field(init=False, repr=False)
+    """The weight as it was multiplied."""
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
-        weight = self._weight(parameters)
-        if not draws.training or self.product == weight.dtype:
-            if draws.training:
-                self._x = x
-            return torch.baddbmm(self._bias(parameters), x, weight) if self.bias else torch.bmm(x, weight)
-        self._x = x.to(self.product)
-        y = torch.bmm(self._x, weight.to(self.product)).to(weight.dtype)
-        return y.add_(self._bias(parameters)) if self.bias else y
+        weight = _cast(parameters[f"{self.name}.weight"], x.dtype)
+        weight = weight.transpose(1, 2) if self.transposed else weight
+        if draws.training:
+            self._x, self._kept = x, weight
+        if not self.bias.added(draws):
+            return torch.bmm(x, weight)
+        return torch.baddbmm(_cast(parameters[self.bias.name], x.dtype).unsqueeze(1), x, weight)
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
-        if self.bias:
-            torch.sum(dy, 1, out=gradients[f"{self.name}.bias"])
-        weight, dweight, x = self._weight(parameters), gradients[f"{self.name}.weight"], self._x
-        cast = self.product != weight.dtype
-        if cast:
-            dy, weight = dy.to(self.product), weight.to(self.product)
+        self.bias.backward(dy, gradients)
+        dweight, x = gradients[f"{self.name}.weight"], self._x
         factors = (dy.transpose(1, 2), x) if self.transposed else (x.transpose(1, 2), dy)
-        if cast:
-            dweight.copy_(torch.bmm(*factors))
-        else:
+        if dy.dtype == dweight.dtype:
             torch.bmm(*factors, out=dweight)
-        if self.first:
-            return dy
-        dx = torch.bmm(dy, weight.transpose(1, 2))
-        return dx.to(dweight.dtype) if cast else dx
-
-    def _weight(self, parameters: Tensors) -> Tensor:
-        weight = parameters[f"{self.name}.weight"]
-        return weight.transpose(1, 2) if self.transposed else weight
-
-    def _bias(self, parameters: Tensors) -> Tensor:
-        return parameters[f"{self.name}.bias"].unsqueeze(1)
+        else:
+            dweight.copy_(torch.bmm(*factors))
+        return dy if self.first else torch.bmm(dy, self._kept.transpose(1, 2))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,41 +113,42 @@ class Conv2d:
     """
 
     name: str
-    product: torch.dtype
-    bias: bool = True
+    bias: Bias
     first: bool = False
     _x: list[Tensor] = field(init=False, repr=False)
+    _kept: list[Tensor] = field(init=False, repr=False)
+    """The kernels as they were used."""
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         weight = parameters[f"{self.name}.weight"]
-        product = self.product if draws.training else weight.dtype
-        images, kernels = _grouped(x.to(product), weight.to(product))
+        images, kernels = _grouped(x, weight.to(x.dtype))
         if draws.training:
-            self._x = images
+            self._x, self._kept = images, kernels
         padding = weight.shape[2] // 2
         groups = weight.shape[0] // len(images)
         outputs = [
             functional.conv2d(x, w, padding=padding, groups=groups) for x, w in zip(images, kernels, strict=True)
         ]
-        y = _ungrouped(outputs, groups).to(weight.dtype)
-        return y.add_(parameters[f"{self.name}.bias"][:, None, None, None, :]) if self.bias else y
+        y = _ungrouped(outputs, groups)
+        if not self.bias.added(draws):
+            return y
+        return y.add_(parameters[self.bias.name].to(y.dtype)[:, None, None, None, :])
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
-        if self.bias:
-            torch.sum(dy, (1, 2, 3), out=gradients[f"{self.name}.bias"])
+        self.bias.backward(dy, gradients)
         weight = parameters[f"{self.name}.weight"]
-        dys, kernels = _grouped(dy.to(self.product), weight.to(self.product))
+        dys, _ = _grouped(dy, weight)
         padding, groups = [weight.shape[2] // 2] * 2, weight.shape[0] // len(dys)
         found = [
             aten.convolution_backward(
                 g, x, w, None, [1, 1], padding, [1, 1], False, [0, 0], groups, [not self.first, True, False]
             )
-            for g, x, w in zip(dys, self._x, kernels, strict=True)
+            for g, x, w in zip(dys, self._x, self._kept, strict=True)
         ]
         into = gradients[f"{self.name}.weight"]
         dweight = torch.cat([dw for _, dw, _ in found])
         into.copy_(dweight.view(*into.shape[:2], *dweight.shape[1:]).permute(0, 1, 3, 4, 2))
-        return dy if self.first else _ungrouped([dx for dx, _, _ in found], groups).to(weight.dtype)
+        return dy if self.first else _ungrouped([dx for dx, _, _ in found], groups)
 
 
 def _grouped(x_PBHWC: Tensor, weight_POhwC: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -152,13 +173,13 @@ class BatchNorm:
     """Normalize each slot's features (last dimension) over all else; training moves the running statistics in place.
 
     One call for all slots that do it: their features beside each other, in torch's own kernel. The other slots' inputs
-    pass, with the bias added where the layer before has none; what they do not use (the weight, and a bias that nothing
-    is added to) is zero and has no gradient, so that decay and penalties leave it at that.
+    pass, with the bias added where the layer before has none of its own; what they do not use (the weight, and a bias
+    that is not added) is zero and has no gradient, so that decay and penalties leave it at that.
     """
 
     name: str
     shifts: bool
-    """A slot without it adds the bias: that of the layer before, which has none of its own."""
+    """A slot without it adds the bias, which is that of the layer before; if nobody has it, that layer does."""
     _part: Part | None = field(init=False, repr=False)
     """The slots that normalize, or None where nobody does."""
     _x: Tensor = field(init=False, repr=False)
@@ -166,14 +187,13 @@ class BatchNorm:
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, draws: Draws) -> Tensor:
         self._part = part = draws.numbers.having("batch_norm") if draws.numbers.used("batch_norm") else None
-        bias = parameters[f"{self.name}.bias"]
-        bias = bias.view(len(bias), *(1,) * (x.ndim - 2), -1)
         if part is None:
-            return x.add_(bias) if self.shifts else x
+            return x
         normalized = self._normalized(part, x, parameters, buffers, training=draws.training)
         if part.whole:
             return normalized
-        y = x + bias if self.shifts else x.clone()
+        bias = parameters[f"{self.name}.bias"].to(x.dtype)
+        y = x + bias.view(len(bias), *(1,) * (x.ndim - 2), -1) if self.shifts else x.clone()
         part.put(normalized, into=y)
         return y
 
@@ -198,10 +218,10 @@ class BatchNorm:
         part = self._part
         if part is None or not part.whole:
             dweight.zero_()
-            if self.shifts:
-                torch.sum(dy, tuple(range(1, dy.ndim - 1)), out=dbias)
-            else:
+            if not self.shifts:
                 dbias.zero_()
+            elif part is not None:
+                _sum(dy, into=dbias)
         if part is None:
             return dy
         taken, weight = part.taken(dy), part.taken(parameters[f"{self.name}.weight"])

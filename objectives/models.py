@@ -167,8 +167,8 @@ class Network:
     """P networks of one architecture as a row of layers; their parameters and buffers are handed in."""
 
     def __init__(self, net: Architecture, *, product: torch.dtype, device: torch.device) -> None:
-        """Products and convolutions of the training are computed in the type `product`."""
-        self._net, self._layers, self._device = net, _layers(net, product), device
+        """Training computes products, convolutions and what lies between them in the type `product`."""
+        self._net, self._layers, self._product, self._device = net, _layers(net), product, device
         self._channels_last = net.convolutions > 0
 
     @property
@@ -189,13 +189,16 @@ class Network:
         Args:
             draws: of this update, in training; in eval mode the slots' numbers alone: no dropout, running statistics.
         """
+        dtype = x.dtype
         x = x.permute(0, 1, 3, 4, 2) if self._channels_last else x.flatten(2)
+        x = x.to(self._product) if draws.training else x
         for layer in self._layers:
             x = layer.forward(x, parameters, buffers, draws)
-        return x
+        return x.to(dtype)
 
     def backward(self, dy_PBK: Tensor, parameters: Tensors, gradients: Tensors) -> None:
         """Write the gradients of all parameters, from that of the outputs of the last forward in training."""
+        dy_PBK = dy_PBK.to(self._product)
         for layer in reversed(self._layers):
             dy_PBK = layer.backward(dy_PBK, parameters, gradients)
 
@@ -226,11 +229,12 @@ class BuiltIn:
         return Network(net, product=arithmetic.product, device=device)
 
 
-def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:
+def _layers(net: Architecture) -> list[layers.Layer]:
     found: list[layers.Layer] = []
     for i in range(1, len(net.hidden) + 1):
         kind, before = layers.Conv2d if i <= net.convolutions else layers.Linear, net.norm_position == "before"
-        found.append(kind(name=f"layer{i}", product=product, bias=not before, first=i == 1))
+        bias = layers.Bias(name=f"norm{i}.bias" if before else f"layer{i}.bias", of_norm=before)
+        found.append(kind(name=f"layer{i}", bias=bias, first=i == 1))
         block: list[layers.Layer] = [layers.Activation(kind=net.activation)]
         block.insert(0 if before else 1, layers.BatchNorm(name=f"norm{i}", shifts=before))
         if i in net.pools and before and net.activation != "gelu":
@@ -241,7 +245,9 @@ def _layers(net: Architecture, product: torch.dtype) -> list[layers.Layer]:
         found += [*block, layers.Dropout(name=f"dropout {i}")]
         if i == net.convolutions:
             found.append(layers.Flatten())
-    found.append(layers.Linear(name="output", product=product, transposed=True, first=not net.hidden))
+    found.append(
+        layers.Linear(name="output", bias=layers.Bias(name="output.bias"), transposed=True, first=not net.hidden)
+    )
     return [*found, layers.ReferenceClass()] if net.reference_class else found
 
 

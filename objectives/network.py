@@ -26,7 +26,7 @@ class Arithmetic:
     dtype: torch.dtype
     """Of parameters, activations and evaluation."""
     product: torch.dtype
-    """Of products and convolutions in training."""
+    """Of products, convolutions and what lies between them, in training."""
 
     @staticmethod
     def of(precision: str) -> "Arithmetic":

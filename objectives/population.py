@@ -60,7 +60,8 @@ class Population:
         self._make_rows: MakeRows = rows or (Compact if task.device.type == "cpu" else Captured)
         self._layout, self._buffer_layout = Layout(shapes={}), Layout(shapes={})
         self._rows: Rows | None = None
-        self._best: dict[int, tuple[Tensors, Slot]] = {}
+        self._best: dict[int, tuple[Tensor, Tensor, Slot]] = {}
+        """Rows of parameters and of buffers, and whose they are."""
 
     @property
     def slots(self) -> Sequence[int]:
@@ -103,8 +104,8 @@ class Population:
 
     def keep(self, slot: int) -> None:
         """Remember the slot's current weights as its best."""
-        weights = {name: tensor.clone() for name, tensor in self.weights(slot).items()}
-        self._best[slot] = (weights, self._slot(slot))
+        parameters, buffers = self._row(slot)
+        self._best[slot] = parameters.clone(), buffers.clone(), self._slot(slot)
 
     @torch.no_grad()
     def retire(self, slots: Collection[int]) -> None:
@@ -165,16 +166,21 @@ class Population:
         """
         from safetensors.torch import save_file  # a host that only measures speed may have torch alone
 
-        weights, kept = self._best[slot]
-        tensors, metadata = self._task.saved({n: w.cpu() for n, w in weights.items()}, kept)
+        parameters, buffers, kept = self._best[slot]
+        weights = self._layout.views(parameters.cpu()) | self._buffer_layout.views(buffers.cpu())
+        tensors, metadata = self._task.saved(weights, kept)
         save_file(tensors, path, metadata)
 
     def weights(self, slot: int) -> Tensors:
         """Return the slot's current parameters and buffers, as views."""
+        parameters, buffers = self._row(slot)
+        return self._layout.views(parameters) | self._buffer_layout.views(buffers)
+
+    def _row(self, slot: int) -> tuple[Tensor, Tensor]:
+        """The slot's parameters and buffers, each (n,)."""
         assert self._rows, "nobody was ever admitted"
         row = self._rows.row(self._slot(slot))
-        parameters, buffers = self._rows.parameters[row], self._rows.buffers[row]
-        return self._layout.views(parameters) | self._buffer_layout.views(buffers)
+        return self._rows.parameters[row], self._rows.buffers[row]
 
     def _slot(self, number_of_it: int) -> Slot:
         return next(slot for slot in self._slots if slot.number == number_of_it)

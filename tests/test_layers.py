@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.layers import BatchNorm, Dropout, Linear
+from objectives.layers import BatchNorm, Bias, Dropout, Linear
 from objectives.numbers import Draws, Numbers
 from objectives.streams import key
 from tests import toy
@@ -28,20 +28,18 @@ def dropped(x: Tensor, drawn: Draws) -> Tensor:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_linear_in_bfloat16_returns_the_weights_type_and_is_near(transposed: bool) -> None:
+def test_linear_in_bfloat16_is_near_and_its_gradients_have_the_weights_type(transposed: bool) -> None:
     x, dy = draw(P, B, 64).float(), draw(P, B, 6).float()
-    in_eval_mode = Draws(numbers=draws([0.0] * P).numbers)
     parameters = {"a.weight": draw(P, *((6, 64) if transposed else (64, 6))).float(), "a.bias": draw(P, 6).float()}
     found = []
     for product in (torch.float32, torch.bfloat16):
-        layer = Linear(name="a", product=product, transposed=transposed)
+        layer = Linear(name="a", bias=Bias(name="a.bias"), transposed=transposed)
         gradients = {name: torch.empty_like(stack) for name, stack in parameters.items()}
-        y = layer.forward(x, parameters, {}, draws([0.0] * P))
-        dx = layer.backward(dy, parameters, gradients)
+        y = layer.forward(x.to(product), parameters, {}, draws([0.0] * P))
+        dx = layer.backward(dy.to(product), parameters, gradients)
+        assert y.dtype == dx.dtype == product
         found.append([y, dx, *gradients.values()])
-        assert layer.forward(x, parameters, {}, in_eval_mode).dtype == torch.float32
     for exact, near in zip(*found, strict=True):
-        assert near.dtype == torch.float32
         assert ((near - exact).norm() / exact.norm()).item() < 0.01
     assert not found[0][0].equal(found[1][0])
 
