@@ -65,9 +65,11 @@ NETWORK: Mapping[str, Hyperparameter] = {
     "norm_position": _choice("before", "after"),  # the activation
     "activation": _choice("relu", "leaky_relu", "gelu", "tanh"),
     "dropout": Hyperparameter(kind="float", default=0.0, low=0.0, high=1.0, high_open=True),
-    "initialization": _choice("kaiming", "xavier", "normal", "uniform", structural=False),
+    "initialization": _choice("kaiming", "xavier", "normal", "uniform", "torch", structural=False),
     "init_std": Hyperparameter(kind="float", default=0.01, low=0.0, low_open=True),  # normal
     "init_bound": Hyperparameter(kind="float", default=0.05, low=0.0, low_open=True),  # uniform, from -bound to bound
+    "init_seed": Hyperparameter(kind="int", default=-1, low=-1),  # of the weights; -1: the trial's own
+    "init_skip": Hyperparameter(kind="int", default=0, low=0),  # numbers that init_seed gave others before
 }
 
 EXAMPLES: Mapping[str, Hyperparameter] = {

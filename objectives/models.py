@@ -131,36 +131,86 @@ def n_parameters(net: Architecture) -> int:
 def initial(
     net: Architecture, hyperparameters: Mapping[str, Value], *, generator: torch.Generator
 ) -> tuple[Tensors, Tensors]:
-    """Draw one slot's parameters and buffers, float32 on the CPU; biases start at zero, norms as the identity.
+    """Draw one slot's parameters and buffers, float32 on the CPU; norms start as the identity.
 
-    Without BatchNorm the norms' weights are zero, and stay so.
-
-    Source: He et al. (2015) for "kaiming" (normal, fan in), Glorot and Bengio (2010) for "xavier" (normal).
+    Biases start at zero, but with "torch", where they are drawn too. Without BatchNorm the norms' weights are zero, and
+    stay so.
     """
-    initialization, bound = hyperparameters["initialization"], number(hyperparameters, "init_bound")
     parameters: Tensors = {}
+    if hyperparameters["initialization"] == "torch":
+        parameters = _of_torch(net, batch_norm=bool(hyperparameters["batch_norm"]), generator=generator)
     for name, shape in shapes(net).items():
-        if len(shape) == 1:
+        if name not in parameters and len(shape) > 1:
+            parameters[name] = _weight(net, name, shape, hyperparameters, generator)
+        elif name not in parameters:
             scales = hyperparameters["batch_norm"] and name.startswith("norm") and name.endswith("weight")
             parameters[name] = torch.full(shape, 1.0 if scales else 0.0)
-            continue
-        if initialization == "uniform":
-            parameters[name] = torch.rand(shape, generator=generator).mul_(2 * bound).sub_(bound)
-            continue
-        n_out = shape[1] if len(shape) == 2 and name != "output.weight" else shape[0]
-        fan_in, kernel = math.prod(shape) // n_out, math.prod(shape[1:3]) if len(shape) == 4 else 1
-        gain = 1.0 if name == "output.weight" else _GAIN[net.activation]
-        std = {
-            "kaiming": gain / math.sqrt(fan_in),
-            "xavier": gain * math.sqrt(2.0 / (fan_in + n_out * kernel)),
-            "normal": number(hyperparameters, "init_std"),
-        }[str(initialization)]
-        parameters[name] = torch.randn(shape, generator=generator).mul_(std)
     buffers: Tensors = {}
     for i, n_out in enumerate(net.hidden, start=1):
         buffers[f"norm{i}.running_mean"] = torch.zeros(n_out)
         buffers[f"norm{i}.running_var"] = torch.ones(n_out)
     return parameters, buffers
+
+
+def _weight(
+    net: Architecture,
+    name: str,
+    shape: tuple[int, ...],
+    hyperparameters: Mapping[str, Value],
+    generator: torch.Generator,
+) -> Tensor:
+    """Source: He et al. (2015) for "kaiming" (normal, fan in), Glorot and Bengio (2010) for "xavier" (normal)."""
+    initialization, bound = str(hyperparameters["initialization"]), number(hyperparameters, "init_bound")
+    if initialization == "uniform":
+        return torch.rand(shape, generator=generator).mul_(2 * bound).sub_(bound)
+    n_out = shape[1] if len(shape) == 2 and name != "output.weight" else shape[0]
+    fan_in, kernel = max(math.prod(shape) // n_out, 1), math.prod(shape[1:3]) if len(shape) == 4 else 1
+    gain = 1.0 if name == "output.weight" else _GAIN[net.activation]
+    std = {
+        "kaiming": gain / math.sqrt(fan_in),
+        "xavier": gain * math.sqrt(2.0 / (fan_in + n_out * kernel)),
+        "normal": number(hyperparameters, "init_std"),
+    }[initialization]
+    return torch.randn(shape, generator=generator).mul_(std)
+
+
+def _of_torch(net: Architecture, *, batch_norm: bool, generator: torch.Generator) -> Tensors:
+    """Draw what the plain module's layers draw when they are made, weights and biases in turn, from this generator.
+
+    Source: torch.nn.Linear.reset_parameters, which convolutions share.
+    """
+    found: Tensors = {}
+    before = net.norm_position == "before"
+    for name in (name for name, shape in shapes(net).items() if len(shape) > 1):
+        weight = torch.empty(_turned(name, torch.empty(shapes(net)[name], device="meta")).shape)
+        fan_in = weight[0].numel()
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+        if fan_in:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+        found[name] = weight.permute(0, 2, 3, 1) if weight.ndim == 4 else _turned(name, weight)
+        layer = name.removesuffix(".weight")
+        if layer == "output" or not (before and batch_norm):
+            place = (
+                layer.replace("layer", "norm") if before else layer
+            )  # where the stack has the only bias that matters
+            found[f"{place}.bias"] = torch.empty(len(weight)).uniform_(-bound, bound, generator=generator)
+    return found
+
+
+def _generator(slot: Slot) -> torch.Generator:
+    """What initial weights are drawn from: the slot's own seed, or the one that its hyperparameters name.
+
+    Raises:
+        HyperparameterError: numbers are to be skipped, but of no named seed.
+    """
+    seed, skip = (int(number(slot.hyperparameters, name)) for name in ("init_seed", "init_skip"))
+    if seed < 0 and skip:
+        raise HyperparameterError(f"init_skip = {skip}: has no effect without init_seed. Give both, or leave it out.")
+    if seed < 0:
+        return generator(slot.seed, "initial weights")
+    named = torch.Generator().manual_seed(seed)
+    torch.empty(skip).uniform_(generator=named)
+    return named
 
 
 class Network:
@@ -181,7 +231,7 @@ class Network:
         return "on a CPU convolutions gain nothing from company" if alone else ""
 
     def initial(self, slot: Slot) -> tuple[Tensors, Tensors]:
-        return initial(self._net, slot.hyperparameters, generator=generator(slot.seed, "initial weights"))
+        return initial(self._net, slot.hyperparameters, generator=_generator(slot))
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws) -> Tensor:
         """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).

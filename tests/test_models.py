@@ -11,6 +11,7 @@ from objectives.flat import Tensors
 from objectives.hyperparameters import HyperparameterError, Value
 from objectives.numbers import Draws, Numbers
 from objectives.streams import generator
+from objectives.task import Slot
 from tests import toy
 
 IMAGE = (3, 8, 6)
@@ -181,3 +182,33 @@ def test_initial_weights_have_the_spread_of_torch_init(model: str, initializatio
 def test_cnn_refuses_vectors() -> None:
     with pytest.raises(HyperparameterError, match="needs images"):
         architecture({"model": "cnn"}, input_shape=(7,))
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"model": "mlp", "hidden": (9, 5)},
+        {"model": "mlp", "hidden": (9, 5), "batch_norm": True},
+        {"model": "mlp", "hidden": (9, 5), "batch_norm": True, "norm_position": "after"},
+        {"model": "cnn", "hidden": (4, 6), "dense": (5,), "norm_position": "after"},
+    ],
+    ids=str,
+)
+def test_torch_s_own_weights_are_those_of_modules_built_one_after_another(structure: dict[str, Value]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        built = [models.single(architecture(structure)) for _ in range(3)]
+    n = sum(p.numel() for name, p in built[0].named_parameters() if not name.startswith("norm"))
+    given = toy.full({**structure, "initialization": "torch", "init_seed": 3, "init_skip": 2 * n})
+    net, before = models.Network(architecture(structure), product=torch.float32), torch.get_rng_state()
+    parameters, buffers = net.initial(Slot(number=0, seed=7, fold=None, hyperparameters=given))
+    expected = built[2].state_dict()
+    for name, tensor in net.plain(parameters | buffers, given).items():
+        assert tensor.equal(expected[name]), name
+    assert torch.get_rng_state().equal(before)
+
+
+def test_numbers_are_skipped_of_a_named_seed_only() -> None:
+    slot = Slot(number=0, seed=7, fold=None, hyperparameters=toy.full({"init_skip": 12}))
+    with pytest.raises(HyperparameterError, match="init_skip = 12: has no effect without init_seed"):
+        models.Network(architecture({}), product=torch.float32).initial(slot)
