@@ -7,6 +7,7 @@ it has (layers.BatchNorm); a plain module has what its own trial has.
 """
 
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -333,7 +334,9 @@ def single(net: Architecture, *, dropout: float = 0.0) -> nn.Sequential:
         if i == net.convolutions:
             modules["flatten"] = nn.Flatten()
             n_in *= math.prod(net.sizes[-1])
-    modules["output"] = nn.Linear(n_in, net.n_outputs - net.reference_class)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # where inputs have no features
+        modules["output"] = nn.Linear(n_in, net.n_outputs - net.reference_class)
     if net.reference_class:
         modules["reference_class"] = nn.ConstantPad1d((1, 0), 0.0)
     return nn.Sequential(modules)
