@@ -65,6 +65,7 @@ def coordinate(
     *,
     executor: Executor | None = None,
     n_trainers: int = 1,
+    data_dir: Path | None = None,
     stop: Callable[[State], str | None] = lambda state: None,
     on_end: Callable[[Coordinator], None] = lambda coordinator: None,
 ) -> State:
@@ -78,7 +79,7 @@ def coordinate(
     ledger = Ledger(path, create=not path.exists())
     state = fold(ledger.events())
     ticks = iter(range(1_000_000))
-    first = first_order(definition, root, state)
+    first = first_order(definition, data_dir or root, state)
 
     try:
         opened = open_trainer(executor, first, Console(quiet=True))
