@@ -108,12 +108,14 @@ def _settings(definition: StudyDefinition, trial: Trial) -> str:
 
 
 def _saved_by_pruning(definition: StudyDefinition, state: State) -> list[str]:
-    pruned = state.with_outcome("pruned")
-    if not pruned:
+    n_pruned = len(state.with_outcome("pruned"))
+    if not n_pruned:
         return []
+    n_diverged = sum(trial.reason == "diverged" for trial in state.with_outcome("pruned"))
     trained, full = (sum(epochs_of(t) for t in state.finished), definition.epochs * len(state.finished))
+    why = f", {n_diverged} of them since they diverged" if n_diverged else ""
     return [
-        f"Pruning ended {len(pruned)} trials early: {trained} epochs were trained instead of {full} "
+        f"Pruning ended {n_pruned} trials early{why}: {trained} epochs were trained instead of {full} "
         f"({1 - trained / full:.0%} saved)."
     ]
 

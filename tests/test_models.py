@@ -200,7 +200,8 @@ def test_torch_s_own_weights_are_those_of_modules_built_one_after_another(struct
         built = [models.single(architecture(structure)) for _ in range(3)]
     n = sum(p.numel() for name, p in built[0].named_parameters() if not name.startswith("norm"))
     given = toy.full({**structure, "initialization": "torch", "init_seed": 3, "init_skip": 2 * n})
-    net, before = models.Network(architecture(structure), product=torch.float32, device=torch.device("cpu")), torch.get_rng_state()
+    before = torch.get_rng_state()
+    net = models.Network(architecture(structure), product=torch.float32, device=torch.device("cpu"))
     parameters, buffers = net.initial(Slot(number=0, seed=7, fold=None, hyperparameters=given))
     expected = built[2].state_dict()
     for name, tensor in net.plain(parameters | buffers, given).items():
