@@ -1,5 +1,6 @@
 """What an objective's rules say of a value."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from search.contract import HyperparameterRule, Value
@@ -14,8 +15,9 @@ def broken_rule(value: Value, rule: HyperparameterRule) -> str | None:
         case "choice":
             return None if value in rule.choices and isinstance(value, str) else "one of " + ", ".join(rule.choices)
         case "layers":
-            listed = isinstance(value, tuple) and all(each > 0 for each in value)
-            return None if listed else "a list of positive whole numbers"
+            listed = cast(value, rule)
+            positive = isinstance(listed, tuple) and all(each > 0 for each in listed)
+            return None if positive else 'a list of positive whole numbers, or a text such as "256-128"'
     kinds = int if rule.kind == "int" else int | float
     if isinstance(value, kinds) and not isinstance(value, bool) and _within(value, rule):
         return None
@@ -41,7 +43,9 @@ def unsuited(values: Mapping[str, Sequence[Value]], limits: Mapping[str, float])
 
 
 def cast(value: Value, rule: HyperparameterRule) -> Value:
-    """The one form a value has under its rule: 1 and 1.0 are the same float."""
+    """The one form a value has under its rule: 1 and 1.0 are one float, "256-128" and (256, 128) the same layers."""
+    if rule.kind == "layers" and isinstance(value, str) and re.fullmatch(r"\d+(-\d+)*", value):
+        return tuple(int(width) for width in value.split("-"))
     return float(value) if rule.kind == "float" and isinstance(value, int) else value
 
 

@@ -379,7 +379,8 @@ def with_parameter(name: str, table: dict[str, Any], baseline: Value) -> dict[st
         ({"fixed": {"batch_size": 1.5}}, "fixed.batch_size: must be a whole number at least 0, got 1.5. *"),
         ({"fixed": {"momentum": 1}}, "fixed.momentum: must be a number at least 0 and below 1, got 1. *"),
         ({"fixed": {"nesterov": 1}}, "fixed.nesterov: must be true or false, got 1. *"),
-        ({"fixed": {"hidden": [3, 0]}}, "fixed.hidden: must be a list of positive whole numbers, got 3,0. *"),
+        ({"fixed": {"hidden": [3, 0]}}, "fixed.hidden: must be a list of positive whole numbers, or a text *"),
+        ({"fixed": {"hidden": "3-x"}}, 'fixed.hidden: must be *such as "256-128", got 3-x. *'),
         ({"fixed": {"clip_norm": True}}, "fixed.clip_norm: must be a number at least 0, got true. *"),
         (
             with_parameter("dropout", {"kind": "float", "low": 0.0, "high": 1.0}, 0.0),
@@ -622,3 +623,14 @@ def test_a_study_of_colour_images_may_be_run_on_digits() -> None:
 def test_study_may_not_take_the_folder_of_the_dashboards_files() -> None:
     with pytest.raises(ValidationError, match="studies/artifacts"):
         definition(name="artifacts")
+
+
+def test_layers_are_sampled_as_texts_and_trained_as_lists() -> None:
+    listed = {"kind": "choice", "choices": ["256-128", "64"]}
+    base = definition()
+    space_of_it = {**base.model_dump()["space"], "hidden": listed}
+    chosen = definition(space=space_of_it, baseline={**base.baseline, "hidden": "64"})
+    rules = {"hidden": HyperparameterRule(kind="layers", default=(), structural=True)}
+    for text, layers in (("256-128", (256, 128)), ("64", (64,))):
+        raw = {**baseline_raw(chosen), "hidden": text}
+        assert hyperparameters(chosen, raw, rules) == {"hidden": layers}
