@@ -21,8 +21,12 @@ class TrainerLoad:
 
 
 def load(trainer_load: TrainerLoad, capacity: Mapping[str, int]) -> float:
-    """How full a trainer is: 0 is empty, 1 or more is full; a structure of unknown capacity counts as capacity 1."""
-    return sum(slots / capacity.get(structure, 1) for structure, slots in trainer_load.populations.items())
+    """How full a trainer's fullest population is, 0 to 1: those that are emptier wait for company (search/trainer.py).
+
+    A structure of unknown capacity counts as capacity 1.
+    """
+    fills = (slots / capacity.get(structure, 1) for structure, slots in trainer_load.populations.items())
+    return max(fills, default=0.0)
 
 
 def place(
@@ -69,8 +73,9 @@ def refill(
     limit: int,
     replicates: int = 1,
 ) -> str | None:
-    """Return the structure that the next trial is to have so that a population is full, the emptiest one's, or None.
+    """Return the structure that the next trial is to have so that populations are full, or None.
 
+    Of the emptiest trainer it is the fullest population's: one full population is better than two that are half full.
     A structure is held while it owes the sampler less than `limit` trials. What has room for one now comes before
     what will need one later.
 
@@ -81,11 +86,12 @@ def refill(
     """
     found = []
     for structure, slots in capacity.items():
-        held = [each.populations[structure] for each in loads if structure in each.populations and _may_join(each)]
-        room = sum((slots - n) // replicates for n in held) - waiting.get(structure, 0)
-        if held and slots > 1 and room > -AHEAD and debts.get(structure, 0) < limit:
-            found.append((room <= 0, min(held) / slots, structure))
-    return min(found)[2] if found else None
+        holders = [each for each in loads if structure in each.populations and _may_join(each)]
+        room = sum((slots - each.populations[structure]) // replicates for each in holders) - waiting.get(structure, 0)
+        if holders and slots > 1 and room > -AHEAD and debts.get(structure, 0) < limit:
+            first = min((load(each, capacity), -each.populations[structure] / slots) for each in holders)
+            found.append((room <= 0, *first, structure))
+    return min(found)[-1] if found else None
 
 
 def _may_join(each: TrainerLoad) -> bool:

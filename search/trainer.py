@@ -45,6 +45,9 @@ from search.contract import (
 from search.opening import opened_objective, warm_up
 from search.processes import end_with_parent
 
+ENOUGH = 0.75
+"""Populations less than this part as full as the fullest wait, until they are joined or the others have drained as far
+(tests/benchmarks/refill.py)."""
 WARM_UPS, ESTIMATE_S = 4, 1.0
 """Updates before an estimate, of which a CUDA graph's capture is the last; how long it then times updates."""
 
@@ -106,7 +109,8 @@ class Trainer:
         """Take what has arrived, then give one population its turn; False once shut down."""
         self._take_orders()
         if self._cohorts and not self._stopped:
-            key = next(iter(self._cohorts))
+            enough = ENOUGH * max(cohort.use for cohort in self._cohorts.values())
+            key = next(key for key, cohort in self._cohorts.items() if cohort.use >= enough)
             cohort = self._cohorts.pop(key)
             self._cohorts[key] = cohort  # its next turn comes after all others'
             self._guarded_turn(key, cohort)

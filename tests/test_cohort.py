@@ -19,9 +19,9 @@ def placed(structure: str | None, *loads: TrainerLoad, alone: bool = False, repl
     return place(structure, alone=alone, loads=loads, capacity=CAPACITY, replicates=replicates)
 
 
-def test_load_is_the_share_of_each_structure_s_capacity_and_1_for_an_unknown_one() -> None:
+def test_load_is_how_full_the_fullest_population_is_and_1_for_an_unknown_capacity() -> None:
     assert load(trainer(0), CAPACITY) == 0
-    assert load(trainer(0, small=2, middle=2), CAPACITY) == 0.75
+    assert load(trainer(0, small=2, middle=2), CAPACITY) == 0.5
     assert load(trainer(0, unknown=1), CAPACITY) == 1
 
 
@@ -45,8 +45,8 @@ def test_nobody_waits_for_company() -> None:
     assert placed("large", trainer(0, small=7)) == 0
 
 
-@pytest.mark.parametrize("full", [trainer(0, large=1), trainer(0, small=8), trainer(0, small=4, middle=2)])
-def test_a_full_trainer_takes_no_further_structure(full: TrainerLoad) -> None:
+@pytest.mark.parametrize("full", [trainer(0, large=1), trainer(0, small=8), trainer(0, small=8, middle=2)])
+def test_a_trainer_with_a_full_population_takes_no_further_structure(full: TrainerLoad) -> None:
     for structure in ("other", None):
         assert placed(structure, full) is None
 
@@ -128,9 +128,12 @@ def refilled(*loads: TrainerLoad, waiting: dict[str, int] | None = None, **debts
     return refill(loads, capacity=CAPACITY, waiting=waiting or {}, debts=debts, limit=3)
 
 
-def test_a_population_with_room_is_refilled_the_emptiest_first() -> None:
+def test_the_emptiest_trainer_s_fullest_population_is_refilled_first() -> None:
     assert refilled(trainer(0, small=7)) == "small"
     assert refilled(trainer(0, small=7), trainer(1, middle=3)) == "middle"
+    assert refilled(trainer(0, small=7, middle=1), trainer(1, middle=3)) == "middle"
+    assert refilled(trainer(0, small=7, middle=1)) == "small"
+    assert refilled(trainer(0, small=1, middle=3)) == "middle"
     assert refilled(trainer(0)) is None
 
 

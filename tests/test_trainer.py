@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +120,24 @@ def test_trials_alone_and_of_other_structures_have_populations_of_their_own() ->
     assert epochs(session.sent()) == [{0: 2}]
 
 
-def test_turns_are_as_long_as_populations_are_full() -> None:
+def trained(turns: Sequence[list[Reply]]) -> list[list[int]]:
+    """The trials that completed an epoch in each turn."""
+    return [sorted(trial for epoch in epochs(turn) for trial, n in epoch.items() if n > 0) for turn in turns]
+
+
+def test_a_population_waits_while_another_is_much_fuller() -> None:
     session = Session()
-    first = session.sent(*(admit(trial) for trial in range(4)), admit(4, shape=2))
-    turns = [first, *(session.sent() for _ in range(15))]
-    epochs_of = [sum(4 in epoch and epoch[4] > 0 for turn in turns[: i + 1] for epoch in epochs(turn)) for i in (7, 15)]
-    full = sum(0 in epoch and epoch[0] > 0 for turn in turns for epoch in epochs(turn))
-    assert (full, epochs_of) == (4, [1, 4])
+    orders = [*(admit(trial) for trial in range(4)), admit(4, shape=2)]
+    turns = [session.sent(*orders), *(session.sent() for _ in range(7))]
+    assert trained(turns) == [[0, 1, 2, 3]] * 4 + [[4]] * 4
+
+
+def test_turns_of_populations_that_are_nearly_as_full_are_nearly_as_long() -> None:
+    session = Session()
+    orders = [*(admit(trial) for trial in range(4)), *(admit(trial, shape=2) for trial in range(4, 7))]
+    turns = trained([session.sent(*orders), *(session.sent() for _ in range(7))])
+    assert turns[::2] == [[0, 1, 2, 3]] * 4
+    assert turns[1::2].count([4, 5, 6]) == 3, "of four turns, each of three quarters of its updates"
 
 
 def test_trial_admitted_between_two_updates_joins_at_once_in_a_phase_of_its_own() -> None:
@@ -226,14 +237,13 @@ def test_replicates_are_averaged_and_their_counts_added() -> None:
 def test_failure_names_all_trials_of_the_population_and_spares_the_others() -> None:
     session = Session()
     session.sent(admit(0, fault="raise"), admit(1), admit(2, shape=2))
-    session.sent()  # the other population
     (failed,) = session.sent()
     assert isinstance(failed, Failed)
     assert set(failed.trials) == {(0, 1), (1, 1)}
     assert failed.error == "ValueError: this trial always raises"
     assert "tests/fakes.py" in failed.traceback
     assert not failed.out_of_memory
-    assert epochs(session.sent()) == [{2: 1}]  # after half a turn, since it was half as full
+    assert epochs(session.sent()) == [{2: 0}, {2: 1}]
 
 
 def test_out_of_memory_is_told_apart() -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.asking RESULTS_FOLDER [--seeds 0 40] [--for-s 170] [--data-dir DIR]
 
-CIFAR-10 with 5,000 training and 10,000 validation images and small MLPs of 12 structures; the same study seed on both
+CIFAR-10 with 2,000 training and 5,000 validation images and small MLPs of 12 structures; the same study seed on both
 sides. `fused` is the service as it is, with two trainers in this process; `alone` has one trainer and one slot, so each
 trial is asked when all before it are finished. What counts is the best validation accuracy. The control is `alone`
 after half of its trials: a test that cannot tell that from all of them proves nothing.
@@ -25,7 +25,8 @@ from search.definition import StudyDefinition
 from search.state import State
 from tests.running import coordinate
 
-N_TRIALS = 32
+N_TRIALS = 96
+N_TRAIN, N_VALIDATION = 2_000, 5_000
 TABLE = {
     "name": "asking",
     "title": "Small MLPs on a tenth of CIFAR-10",
@@ -65,19 +66,20 @@ ARMS = {"fused": (2, 8), "alone": (1, 1)}
 
 
 def reduced(data_dir: Path, folder: Path) -> Path:
-    """Write CIFAR-10's first 15,000 training images as an .npz file, of which 10,000 are for validation."""
+    """Write CIFAR-10's first training images as an .npz file, of which most are for validation."""
     from objectives.datasets import named
 
     examples = named("cifar10", size=None, data_dir=data_dir, progress=print)
     path = folder / "cifar10_reduced.npz"
-    np.savez(path, x=examples.x[:15_000], y=examples.y[:15_000])
+    n = N_TRAIN + N_VALIDATION
+    np.savez(path, x=examples.x[:n], y=examples.y[:n])
     return path
 
 
 def searched(arm: str, seed: int, path: Path) -> dict[str, object]:
     """Run one study; return its values in the order of the trials, and how long it took."""
     n_trainers, slots = ARMS[arm]
-    data = {"path": str(path), "validation": 10_000}
+    data = {"path": str(path), "validation": N_VALIDATION}
     definition = StudyDefinition.model_validate({**TABLE, "data": data, "slots": slots, "seed": seed})
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
