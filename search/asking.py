@@ -4,7 +4,7 @@ An ask takes Optuna's TPE 30 ms after 100 trials (tests/benchmarks/README.md), i
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,9 +33,9 @@ class Asking:
         """As Sampling has it."""
         return self._sampling.can_hold
 
-    def ask(self, number: int) -> Future[dict[str, Value]]:
-        """Begin to ask for a trial, of which the future will hold the raw values."""
-        return self._given(lambda: self._sampling.ask(number))
+    def ask(self, number: int, in_training: Collection[Trial] = ()) -> Future[dict[str, Value]]:
+        """Begin to ask for a trial, as Sampling has it; the future will hold the raw values."""
+        return self._given(lambda: self._sampling.ask(number, in_training))
 
     def hold(self, number: int, values: Mapping[str, Value]) -> None:
         """As Sampling has it, before whatever is asked next."""

@@ -222,7 +222,7 @@ class Coordinator:
             if held is None and place(None, alone=False, loads=loads, capacity=self._capacity) is None:
                 return
             if self._drawing is None:
-                self._drawing = self._asking.ask(len(self.state.trials))
+                self._drawing = self._asking.ask(len(self.state.trials), self.state.running)
             if not self._drawing.done():
                 return
             drawn, self._drawing = self._drawing.result(), None

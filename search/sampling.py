@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 
 import optuna
@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.contract import Replicate, Value
 from search.definition import StudyDefinition, baseline_raw
 from search.errors import DefinitionError
+from search.promise import Promises, PromisingStorage
 from search.space import distribution, grid
 from search.state import State, Trial
 
@@ -55,7 +56,8 @@ class Sampling:
         self._definition = definition
         self._listed = _listed(definition)
         self._distributions = {name: distribution(definition.space[name]) for name in sorted(definition.space)}
-        self._storage = optuna.storages.InMemoryStorage()
+        self._storage = PromisingStorage()
+        self._promises = Promises(metric=definition.metric, maximize=definition.maximize)
         self._study = optuna.create_study(
             storage=self._storage, direction=definition.direction, sampler=_sampler(definition, 0)
         )
@@ -70,8 +72,11 @@ class Sampling:
         for number in finished:
             self.tell(state.trials[number])
 
-    def ask(self, number: int) -> dict[str, Value]:
+    def ask(self, number: int, in_training: Collection[Trial] = ()) -> dict[str, Value]:
         """Return the raw values of trial `number`, which must be the next; those of trial 0 are the baseline's.
+
+        Args:
+            in_training: trials of which something may be known before they end.
 
         Raises:
             ValueError: it is not the next.
@@ -80,6 +85,10 @@ class Sampling:
         if number != n_asked:
             raise ValueError(f"trials are asked in order: {n_asked} is the next, got {number}.")
         if number >= len(self._listed):
+            if self._definition.sampler == "tpe":
+                promised = {trial.number: self._promises.of(trial) for trial in in_training}
+                known = {number: value for number, value in promised.items() if value is not None}
+                self._storage.promise(self._study_id, known)
             return self._ask(number)
         self._add(self._listed[number])
         return self._listed[number]
@@ -107,6 +116,7 @@ class Sampling:
         outcome, values = TrialState.FAIL, None
         if trial.outcome == "complete" and trial.value is not None and math.isfinite(trial.value):
             outcome, values = TrialState.COMPLETE, [trial.value]
+            self._promises.learn(trial)
         elif trial.outcome == "pruned":
             outcome, values = TrialState.PRUNED, [reports[max(reports)]] if reports else None
         self._storage.set_trial_state_values(trial_id, outcome, values)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,10 @@ class Recorded(Sampling):
         super().__init__(definition(sampler=sampler), State())
         self.go, self.jobs = threading.Event(), list[str]()
 
-    def ask(self, number: int) -> dict[str, Value]:
+    def ask(self, number: int, in_training: Collection[Trial] = ()) -> dict[str, Value]:
         assert self.go.wait(10)
         self.jobs.append(f"ask {number} in {threading.current_thread() is threading.main_thread()}")
-        return super().ask(number)
+        return super().ask(number, in_training)
 
     def tell(self, trial: Trial) -> None:
         self.jobs.append("tell")

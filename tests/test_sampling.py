@@ -11,7 +11,7 @@ from search import space
 from search.contract import Value
 from search.definition import StudyDefinition
 from search.errors import DefinitionError
-from search.events import AttemptStarted, EpochReported, Event, TrialAsked, TrialFinished
+from search.events import AttemptStarted, EpochReported, Event, Outcome, Reason, TrialAsked, TrialFinished
 from search.sampling import Sampling, trial_seed
 from search.state import State, Trial, apply
 from tests.studies import definition
@@ -53,19 +53,15 @@ def ended(state: State, number: int) -> None:
     )
     best = state.trials[number].best("val_accuracy", maximize=True)
     epoch, top = best or (None, None)
-    outcome = "failed" if number % 11 == 10 else "complete" if number % 3 == 0 else "pruned"
-    reason = {"failed": "error", "complete": "epochs", "pruned": "rung"}[outcome]
-    record(
-        state,
-        TrialFinished(
-            at=0.0,
-            trial=number,
-            attempt=1,
-            outcome=outcome,  # type: ignore[arg-type]
-            reason=reason,  # type: ignore[arg-type]
-            value=None if outcome == "failed" else top,
-            best_epoch=None if outcome == "failed" else epoch,
-        ),
+    outcome: Outcome = "failed" if number % 11 == 10 else "complete" if number % 3 == 0 else "pruned"
+    failed = outcome == "failed"
+    record(state, finished(number, outcome, None if failed else top, None if failed else epoch))
+
+
+def finished(number: int, outcome: Outcome, value: float | None, epoch: int | None) -> TrialFinished:
+    reasons: dict[Outcome, Reason] = {"failed": "error", "complete": "epochs", "pruned": "rung"}
+    return TrialFinished(
+        at=0.0, trial=number, attempt=1, outcome=outcome, reason=reasons[outcome], value=value, best_epoch=epoch
     )
 
 
@@ -96,6 +92,27 @@ def test_a_sampling_rebuilt_before_every_ask_asks_what_the_uninterrupted_one_ask
     whole = searched(study(sampler), n_trials, rebuilt=False)
     rebuilt = searched(study(sampler), n_trials, rebuilt=True)
     assert [trial.raw for trial in rebuilt.trials.values()] == [trial.raw for trial in whole.trials.values()]
+
+
+def reported(state: State, number: int, *values: float) -> None:
+    """Let a trial in training report these values, from epoch 1 on."""
+    for epoch, value in enumerate(values, start=1):
+        record(state, EpochReported(at=0.0, trial=number, attempt=1, epoch=epoch, metrics={"val_accuracy": value}))
+
+
+def test_tpe_takes_a_trial_in_training_for_one_that_is_complete_with_the_value_it_promises() -> None:
+    """After two epochs it promises to be the best of all; the reference is a study in which it was complete as that."""
+    wanted, state = study("tpe"), State()
+    sampling = Sampling(wanted, state)
+    for number in range(9):
+        asked(state, number, sampling.ask(number))
+        if number < 8:
+            ended(state, number)
+    reported(state, 8, 5.0, 6.0)
+    promised = Sampling(wanted, state).ask(9, state.running)
+    assert promised != Sampling(wanted, state).ask(9), "TPE holds trials in training against their neighborhood"
+    record(state, finished(8, "complete", 6.1, 2))
+    assert promised == Sampling(wanted, state).ask(9)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
