@@ -10,6 +10,7 @@ the record     events           what can happen in a study
                ledger           append and read events; one owner at a time
                state            apply(state, event): trials, attempts, outcomes (pure)
 the decisions  sampling         the next trial: the baseline, then Optuna's samplers, seeded per ask
+               promise          what trials in training promise the sampler
                asking           the sampler at work beside the coordinator
                cohort           which trainer takes a trial, and in what company (pure)
                pruning          which trials end at a report (pure)

@@ -61,7 +61,7 @@ SAVE_S = 30.0
 """How long an ending session waits for weights that are being written."""
 LEAST_IN_FLIGHT = 4
 DEBT_SHARE = 25
-FLIGHT_SHARE = 5
+FLIGHT_SHARE = 12
 """Of a study's trials, one in so many may be given a structure beyond those the sampler drew with it, and be in flight
 at once: more, and the search suffers (tests/benchmarks/refill.py)."""
 MAX_IDLE_DEATHS = 3
