@@ -113,17 +113,16 @@ class FusedNetwork:
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws) -> Tensor:
         training, n = draws.training, len(x)
-        self._module.train(training)
+        if self._module.training != training:
+            self._module.train(training)
         self._tape.clear()
         keys = draws.keys("module") if training else None
         rates = draws.numbers["dropout"] if training and draws.numbers.used("dropout") else None
         size, outputs = 1 if self.why_alone else n, []
         for rows in (slice(i, i + size) for i in range(0, n, size)):
             leaves = {name: stack[rows].detach().requires_grad_(training) for name, stack in parameters.items()}
-            # torch moves statistics that lie apart in memory in a copy: so the copy is ours
-            own = {
-                name: stack[rows].clone() if name in self._moving else stack[rows] for name, stack in buffers.items()
-            }
+            # copies: of slots that lie apart torch would move one of its own, and autograd takes rows for one tensor
+            own = {name: stack[rows].clone() if training else stack[rows] for name, stack in buffers.items()}
             drawn = [None if of_all is None else of_all[rows] for of_all in (keys, rates)]
             with torch.set_grad_enabled(training):
                 outputs_pBK, moved = self._run(leaves, own, x[rows], *drawn)

@@ -5,7 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import resnet18
+
+from objectives.hyperparameters import NETWORK, Hyperparameter
+from objectives.own_network import classification_of
 
 Given = Mapping[str, Any]
 
@@ -45,7 +49,7 @@ def transformer(given: Given, *, input_shape: tuple[int, ...], n_outputs: int) -
         width=width,
         n_outputs=n_outputs,
         dropout=given["dropout"],
-        size=given.get("size", 8),
+        size=given.get("width", 8),
     )
 
 
@@ -59,3 +63,53 @@ def perceptron(given: Given, *, input_shape: tuple[int, ...], n_outputs: int) ->
         nn.Dropout(given["dropout"]),
         nn.Linear(12, n_outputs),
     )
+
+
+def wide_perceptron(given: Given, *, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    n_inputs = int(torch.tensor(input_shape).prod())
+    layers: list[nn.Module] = [nn.Flatten()]
+    for n_in, n_out in ((n_inputs, 256), (256, 128)):
+        layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU(), nn.Dropout(given["dropout"])]
+    return nn.Sequential(*layers, nn.Linear(128, n_outputs))
+
+
+def small_cnn(given: Given, *, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for n_in, n_out in ((input_shape[0], 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Dropout(given["dropout"]),
+        nn.Linear(64 * (input_shape[1] // 8) * (input_shape[2] // 8), n_outputs),
+    )
+
+
+class Odd(nn.Module):
+    """Weights that are used twice, weights that stay as they are, a buffer that is replaced, dropout as a function."""
+
+    average: Tensor
+
+    def __init__(self, n_inputs: int, n_outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.first, self.fixed = nn.Linear(n_inputs, 8), nn.Linear(8, 8).requires_grad_(False)
+        self.there, self.back, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, n_outputs)
+        self.back.weight = self.there.weight
+        self.register_buffer("average", torch.zeros(8))
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.flatten(1))
+        if self.training:
+            self.average = 0.9 * self.average + 0.1 * x.detach().mean(dim=0)
+        x = self.back(self.there(self.fixed(x - self.average)).relu())
+        logits: Tensor = self.last(functional.dropout(x, self.dropout, self.training))
+        return logits
+
+
+def odd(given: Given, *, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    return Odd(int(torch.tensor(input_shape).prod()), n_outputs, given["dropout"])
+
+
+DROPOUT = {"dropout": NETWORK["dropout"]}
+Transformer = classification_of(transformer, DROPOUT | {"width": Hyperparameter(kind="int", default=8, low=2)})

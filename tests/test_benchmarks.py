@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from objectives.data import load
 from search.events import AttemptInterrupted, AttemptStarted, EpochReported, Event, TrialFinished
 from search.workspace import Workspace
-from tests.benchmarks import engine, fused, gpu, kept, limit, memory, release, studies, validity
+from tests.benchmarks import engine, fused, fused_modules, gpu, kept, limit, memory, release, studies, validity
 from tests.benchmarks.measuring import Burst, Held, Reporter, burst
 from tests.benchmarks.sides import SIDES, Places, Setting
 from tests.benchmarks.table import Claim, alternating, ratios, rendered, spread
@@ -211,3 +212,10 @@ def test_service_has_a_pace_and_pauses_between_bursts(tmp_path: Path, places: Pl
     assert first.rate > 0
     assert second.rate > 0
     assert first.start_s == second.start_s > 0
+
+
+def test_modules_of_ones_own_are_measured_beside_plain_ones() -> None:
+    data = load({"name": "digits"}, data_dir=Path(), seed=0, device="cpu", progress=print)
+    build, _, batch = fused_modules.MODULES["digits_mlp"]
+    cells = fused_modules.measured(build, data, batch, 2, repeats=1, seconds=0.01).split(" | ")
+    assert [cell.startswith("**") for cell in cells] == [False, True, False]

@@ -11,9 +11,10 @@ from objectives import OBJECTIVES
 from objectives.classification import Classification
 from search import contract
 from tests.example_objective import TinyConvnet
+from tests.modules import Transformer
 
-FACTORIES: list[contract.ObjectiveFactory] = [TinyConvnet, Classification]
-"""mypy checks here that both satisfy the contract."""
+FACTORIES: list[contract.ObjectiveFactory] = [TinyConvnet, Classification, Transformer]
+"""mypy checks here that all satisfy the contract."""
 
 
 def opened(factory: contract.ObjectiveFactory, tmp_path: Path) -> contract.Objective:
@@ -22,7 +23,7 @@ def opened(factory: contract.ObjectiveFactory, tmp_path: Path) -> contract.Objec
     )
 
 
-@pytest.mark.parametrize("factory", FACTORIES, ids=["example", "own"])
+@pytest.mark.parametrize("factory", FACTORIES, ids=["example", "own", "fused"])
 def test_objective_trains_through_the_contract(factory: contract.ObjectiveFactory, tmp_path: Path) -> None:
     objective = opened(factory, tmp_path)
     trial: dict[str, contract.Value] = {"width": 32, "lr": 0.01, "batch_size": 64}

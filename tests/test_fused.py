@@ -15,7 +15,7 @@ from torchvision.ops import StochasticDepth
 from objectives import streams
 from objectives.folds import Folds
 from objectives.fused import Fused, FusedNetwork
-from objectives.hyperparameters import NETWORK, Hyperparameter, Value, completed
+from objectives.hyperparameters import Hyperparameter, Value, completed
 from objectives.layers import dropout_factors
 from objectives.network import Arithmetic, Build, NetworkError
 from objectives.numbers import Draws, Numbers
@@ -24,10 +24,10 @@ from objectives.population import Population
 from objectives.supervised import Supervised, SupervisedTask
 from objectives.task import Slot
 from tests import modules, toy
+from tests.modules import DROPOUT
 
 SAME = 1e-8
 SGD: dict[str, Value] = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9}
-DROPOUT = {"dropout": NETWORK["dropout"]}
 
 
 def population(family: Supervised, trial: Mapping[str, Value], *, vmapped: bool, batch: int) -> Population:
@@ -59,7 +59,8 @@ def unfused(build: Build, trial: Mapping[str, Value], *, seed: int, n_updates: i
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return {name: t for name, t in net.state_dict().items() if t.is_floating_point()}
+    named = [*net.named_parameters(), *net.named_buffers()]
+    return {name: t.detach() for name, t in named if t.is_floating_point()}
 
 
 @contextmanager
@@ -93,6 +94,7 @@ def masked(draws: Draws) -> Iterator[None]:
 CASES = [
     pytest.param(modules.perceptron, 16, 20, id="perceptron"),
     pytest.param(modules.transformer, 16, 20, id="transformer"),
+    pytest.param(modules.odd, 16, 20, id="odd"),
     pytest.param(modules.residual, 8, 3, id="resnet18"),
     pytest.param(modules.residual, 8, 20, id="resnet18-20", marks=pytest.mark.slow),
 ]
