@@ -7,13 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
-from PIL import Image
 
 import objectives
 import search
-from objectives import OBJECTIVES, saved
+from objectives import OBJECTIVES
 from objectives.classification import Classification
 from search import delete, run, serve, space
 from search.contract import HyperparameterRule
@@ -21,8 +19,6 @@ from search.definition import Pruning, StudyDefinition, check_objective, load
 from search.diagnosis import REMEDIES
 from search.wording import shown
 from search.workspace import Workspace
-from tests.histories import put_mlflow_database
-from tests.running import command
 from tests.studies import TABLE
 
 ROOT = Path(__file__).parent.parent
@@ -147,30 +143,6 @@ def test_every_hyperparameter_is_explained_with_its_default() -> None:
         assert default == shown(rules[name].default), name
         assert values.startswith("structural") == rules[name].structural, name
         assert all(choice in values or choice == default for choice in rules[name].choices), name
-
-
-# ---------------------------------------------------------------- one's own network
-
-
-def test_own_module_and_own_images_are_searched_as_the_page_says(tmp_path: Path) -> None:
-    """Thirty lines, from images to the champion's checkpoint."""
-    code, study = own_network()
-    assert len([line for line in (code + study).splitlines() if line.strip()]) <= 30
-    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
-    (tmp_path / "mine.toml").write_text(study, encoding="utf-8")
-    draw = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "bright")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(40):
-            pixels = draw.integers(80 * label, 80 * label + 120, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
-    put_mlflow_database(tmp_path / "mlruns")
-    result = command(tmp_path, "--study", "mine.toml", "--n-trials", "3", "--epochs", "4", "--trainers", "1")
-    assert result.returncode == 0, result.stderr
-    assert "mine:build: on a CPU convolutions gain nothing from company" in " ".join(result.stdout.split())
-    assert "3 of 3 trials finished: " in result.stdout
-    (best,) = re.findall(r"Weights of the best trial: (\S+)", result.stdout)
-    assert saved.configuration(tmp_path / best)["network"] == "mine:build"
 
 
 # ---------------------------------------------------------------- everything else

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from objectives.data import Dataset, load
+from objectives.folds import Folds
 from objectives.fused import FusedNetwork
 from objectives.hyperparameters import Value, completed
 from objectives.network import Build
@@ -101,7 +102,7 @@ def filled(build: Build, data: Dataset, batch: int, slots: int, side: str) -> Fi
     family = classification_of(build, modules.DROPOUT)
     own: dict[str, Value] = {"batch_size": batch, "optimizer": "adamw"}
     full = completed(own, family.HYPERPARAMETERS)
-    task = SupervisedTask(data, full, loss=family.loss, networks=family.networks, seed=0, precision="float32")
+    task = SupervisedTask(Folds(data, seed=0), full, loss=family.loss, networks=family.networks, precision="float32")
     assert isinstance(task.network, FusedNetwork)
     alone = bool(task.network.why_alone)
     task.network._found = replace(task.network._found, why_alone=side if side == "one by one" else "")
