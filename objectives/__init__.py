@@ -23,7 +23,7 @@ optimizers       SGD, Adam, AdamW with one lr, momentum and weight decay per slo
 one_pass         Adam and AdamW of all rows as one CUDA kernel
 regularizers     L1 and L2 penalties, one strength per slot
 schedules        learning rates over a trial's updates
-augment          flip, shift, rotate, cutout, noise, per example and with a strength per slot
+augment          flips, shift, rotation, crops, noise, words left out, per example and with a strength per slot
 streams          random numbers from (seed, purpose, counter)
 probe            which precision is fast on this device
 data             data resident on the device; the stratified split; the test part left out

@@ -47,7 +47,8 @@ Vocabulary, beyond the field's own words (study, trial, sampler, pruner, rung, e
     structure    whatever decides tensor shapes, the graph or the number of updates an epoch; all else is fusible,
                  one number per slot: lr, weight_decay, l1, l2, dropout, label_smoothing, augmentation
     population   the trials of one structure that train as one stacked model; a lone trial is a population of one
-    replicate    one training within a trial, with its own seed; a trial has one unless its study says `replicates`
+    replicate    one training within a trial, with its own seed and fold; a trial has one unless its study says
+                 `replicates` or `folds`
     slot         one row of a population; it holds one replicate
     attempt      one training of a trial from its first epoch; an interrupted trial has several
     baseline     trial 0: every parameter as [baseline] says, trained to its last epoch
