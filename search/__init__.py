@@ -12,6 +12,7 @@ the record     events           what can happen in a study
 the decisions  sampling         the next trial: the baseline, then Optuna's samplers, seeded per ask
                promise          what trials in training promise the sampler
                asking           the sampler at work beside the coordinator
+               admission        which trial comes next, and on which trainer
                cohort           which trainer takes a trial, and in what company (pure)
                pruning          which trials end at a report (pure)
                diagnosis        what a learning curve says: a label, its evidence, a remedy (pure)
@@ -21,7 +22,7 @@ the decisions  sampling         the next trial: the baseline, then Optuna's samp
 the work       session          one run of the command, from study file to result
                launch           how many trainers, on which device or cores
                interruption     signals and the time limit
-               coordinator      the loop: ask, admit, append, decide, evict
+               coordinator      the loop: admit, append, decide, evict
                contract         the protocols of an objective, and the messages to and from a trainer
                trainer          the process that holds a device: trains populations, as its messages say
                opening          loads a study's objective there; the only importer of objectives

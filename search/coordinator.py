@@ -5,16 +5,15 @@ that a round of the loop finds out is one transaction, and so one flush of the d
 A trial that keeps its weights is finished only once they are on disk.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from search import checkpoint
+from search.admission import Admission
 from search.asking import Asking
-from search.cohort import TrainerLoad, place, refill
+from search.cohort import TrainerLoad
 from search.contract import (
     Admit,
     Admitted,
@@ -31,9 +30,8 @@ from search.contract import (
     Reply,
     Report,
     Saved,
-    Value,
 )
-from search.definition import StudyDefinition, hyperparameters, structure
+from search.definition import StudyDefinition
 from search.errors import StudyStoppedError, TrainerError
 from search.events import (
     AttemptInterrupted,
@@ -43,7 +41,6 @@ from search.events import (
     EpochReported,
     Event,
     ModelExported,
-    TrialAsked,
     TrialFinished,
 )
 from search.executors import Ended, Executor
@@ -59,11 +56,6 @@ ASKING_POLL_S = 0.005
 """The same while a trial is being asked."""
 SAVE_S = 30.0
 """How long an ending session waits for weights that are being written."""
-LEAST_IN_FLIGHT = 4
-DEBT_SHARE = 25
-FLIGHT_SHARE = 12
-"""Of a study's trials, one in so many may be given a structure beyond those the sampler drew with it, and be in flight
-at once: more, and the search suffers (tests/benchmarks/refill.py)."""
 MAX_IDLE_DEATHS = 3
 MAX_EQUAL_ERRORS = 3
 
@@ -103,16 +95,10 @@ class Coordinator:
     watcher: Watcher
     clock: Callable[[], float]
     trainers: dict[int, TrainerState] = field(default_factory=dict)
-    _asking: Asking = field(init=False)
-    _drawing: Future[dict[str, Value]] | None = None
-    """The raw values of the next trial, while the sampler is at it and until it is wanted."""
-    _capacity: dict[str, int] = field(default_factory=dict)
+    _admission: Admission = field(init=False)
     _finishing: dict[tuple[int, int], Decision] = field(default_factory=dict)
     _errors: list[str] = field(default_factory=list)
     _exporting: bool = False
-    _debts: Counter[str] = field(default_factory=Counter)
-    _shapes: dict[str, Mapping[str, Value]] = field(default_factory=dict)
-    """Structure -> its raw values."""
     _used: int = 0
     _possible: int = 0
     _unwritten: list[Event] = field(default_factory=list)
@@ -121,9 +107,14 @@ class Coordinator:
     """What follows from them, once the ledger has them."""
 
     def __post_init__(self) -> None:
-        self._asking = Asking(Sampling(self.definition, self.state), aside=self.executor.beside)
-        for trial in self.state.trials.values():
-            self._note_structure(trial)
+        self._admission = Admission(
+            definition=self.definition,
+            state=self.state,
+            rules=self.rules,
+            asking=Asking(Sampling(self.definition, self.state), aside=self.executor.beside),
+            record=self._record,
+            clock=self.clock,
+        )
         self.trainers = {number: TrainerState(ready=number == 0) for number in self.orders}
 
     def run(self) -> str:
@@ -143,7 +134,7 @@ class Coordinator:
         try:
             reason = self._loop()
         finally:
-            self._asking.close()
+            self._admission.close()
             if reason != "done":
                 self._interrupt(self.state.running, reason)
             self._commit()
@@ -167,7 +158,7 @@ class Coordinator:
                 return reason
             self._fill()
             self._commit()
-            self._take_replies(POLL_S if self._drawing is None else ASKING_POLL_S)
+            self._take_replies(ASKING_POLL_S if self._admission.asks else POLL_S)
             self.watcher.on_tick(self.state)
         return "done"
 
@@ -209,89 +200,14 @@ class Coordinator:
         if events:
             self.watcher.on_events(self.state, events)
 
-    # ------------------------------------------------------------ asking and admitting
+    # ------------------------------------------------------------ admitting
 
     def _fill(self) -> None:
-        """Give trials to trainers as long as there are both: those that wait first, interrupted ones before all."""
-        while self._place_waiting() and len(self.state.trials) < self.definition.n_trials:
-            waiting = self.state.waiting
-            if len(waiting) + len(self.state.running) >= self._most_in_flight():
-                return
-            loads = self._loads()
-            held = self._to_hold(loads, waiting)
-            if held is None and place(None, alone=False, loads=loads, capacity=self._capacity) is None:
-                return
-            if self._drawing is None:
-                self._drawing = self._asking.ask(len(self.state.trials), self.state.running)
-            if not self._drawing.done():
-                return
-            drawn, self._drawing = self._drawing.result(), None
-            self._add(drawn, held)
+        for trial, number in self._admission.fill(self._loads):
+            self._admit(trial, number)
 
-    def _place_waiting(self) -> bool:
-        """Admit what finds a place; False if a trial is left that does not merely wait for a population of its own."""
-        in_training = {trial.attempts[-1].structure for trial in self.state.running}
-        for trial in self.state.waiting:
-            ahead = trial.held and not trial.attempts and self._structure(trial) in in_training
-            if not self._admit(trial, joins=ahead) and not ahead:
-                return False
-        return True
-
-    def _most_in_flight(self) -> int:
-        return max(LEAST_IN_FLIGHT, len(self.trainers), self.definition.n_trials // FLIGHT_SHARE)
-
-    def _to_hold(self, loads: Sequence[TrainerLoad], waiting: Sequence[Trial]) -> str | None:
-        if not self._asking.can_hold:
-            return None
-        return refill(
-            loads,
-            capacity=self._capacity,
-            waiting=Counter(self._structure(trial) for trial in waiting),
-            debts=self._debts,
-            limit=self.definition.n_trials // DEBT_SHARE,
-            replicates=self.definition.n_replicates,
-        )
-
-    def _add(self, drawn: Mapping[str, Value], structure: str | None) -> None:
-        """Add the next trial as drawn; with the structure held, if one is given."""
-        number = len(self.state.trials)
-        held = {} if structure is None or number == 0 else self._shapes[structure]
-        self._asking.hold(number, held)
-        raw = {**drawn, **held}
-        asked = TrialAsked(
-            at=self.clock(),
-            trial=number,
-            raw=raw,
-            hyperparameters=hyperparameters(self.definition, raw, self.rules),
-            baseline=number == 0,
-            drawn={name: drawn[name] for name in held},
-        )
-        self._record(asked)
-        self._note_structure(self.state.trials[number])
-
-    def _note_structure(self, trial: Trial) -> None:
-        key = self._structure(trial)
-        self._shapes[key] = {name: value for name, value in trial.raw.items() if self.rules[name].structural}
-        if trial.drawn:
-            drawn = hyperparameters(self.definition, {**trial.raw, **trial.drawn}, self.rules)
-            self._debts[key] += 1
-            self._debts[structure(drawn, self.rules)] -= 1
-
-    def _structure(self, trial: Trial) -> str:
-        return structure(trial.hyperparameters, self.rules)
-
-    def _admit(self, trial: Trial, *, joins: bool) -> bool:
-        key = self._structure(trial)
-        number = place(
-            key,
-            alone=trial.alone_next,
-            loads=self._loads(),
-            capacity=self._capacity,
-            replicates=self.definition.n_replicates,
-            joins=joins,
-        )
-        if number is None:
-            return False
+    def _admit(self, trial: Trial, number: int) -> None:
+        key = self._admission.structure(trial)
         attempt = len(trial.attempts) + 1
         self._record(
             AttemptStarted(
@@ -315,7 +231,6 @@ class Coordinator:
                 alone=trial.alone_next,
             ),
         )
-        return True
 
     def _loads(self) -> list[TrainerLoad]:
         populations: dict[int, dict[str, int]] = {number: {} for number in self.trainers}
@@ -371,7 +286,7 @@ class Coordinator:
         trial = self.state.trials[reply.trial]
         key = trial.attempts[-1].structure
         limits = (reply.capacity, self.definition.slots, self.state.max_slots.get(key))
-        self._capacity[key] = max(1, min(limit for limit in limits if limit is not None))
+        self._admission.capacity[key] = max(1, min(limit for limit in limits if limit is not None))
 
     def _reported(self, number: int, report: Report) -> None:
         at = self.clock()
@@ -400,7 +315,7 @@ class Coordinator:
         if len(self.state.trials) < self.definition.n_trials or self.state.waiting:
             n_trained = sum(epoch > 0 for epoch in epochs)
             self._used += n_trained * self.definition.n_replicates * report.epoch_updates
-            self._possible += self._capacity[report.structure] * report.updates
+            self._possible += self._admission.capacity[report.structure] * report.updates
 
     def _counts(self, trial: int, attempt: int) -> bool:
         """Whether a report of this attempt is still wanted: not decided, not interrupted."""
@@ -429,7 +344,7 @@ class Coordinator:
             best_epoch=decision.best_epoch,
         )
         self._record(*before, finished)
-        self._asking.tell(self.state.trials[trial.number])
+        self._admission.tell(self.state.trials[trial.number])
         self._errors.clear()
 
     def _saved(self, saved: Saved) -> None:
@@ -491,7 +406,7 @@ class Coordinator:
                 self._give_up(trial, error, traceback)
         else:
             self._interrupt(trials, error, alone_next=recovery.alone_next, max_slots=recovery.max_slots)
-            self._capacity.update(self.state.max_slots)
+            self._admission.capacity.update(self.state.max_slots)
 
     def _start(self, number: int) -> None:
         self.trainers[number].ready = False
@@ -539,7 +454,7 @@ class Coordinator:
                 traceback=traceback,
             )
         )
-        self._asking.tell(self.state.trials[trial.number])
+        self._admission.tell(self.state.trials[trial.number])
         self._errors.append(error)
         if self._errors[-MAX_EQUAL_ERRORS:] == [error] * MAX_EQUAL_ERRORS:
             raise StudyStoppedError(

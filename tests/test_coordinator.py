@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from search import checkpoint
+from search.admission import DEBT_SHARE
 from search.checkpoint import hash_file
 from search.contract import Admit, Admitted, Failed, Open, Opened, Order, Refused, Reply, Report, SlotReport
-from search.coordinator import DEBT_SHARE
 from search.definition import StudyDefinition
 from search.errors import StudyStoppedError, TrainerError
 from search.events import (
@@ -205,7 +205,9 @@ def test_trial_that_raises_alone_is_failed_with_its_traceback_and_the_study_goes
 
 
 def test_failed_trial_was_retried_alone_and_harmed_no_other(tmp_path: Path) -> None:
-    definition = fake_study(n_trials=8, data=faults({2: "raise"}), **ONE_SHAPE, pruning={"kind": "none"})
+    definition = fake_study(
+        n_trials=8, sampler="random", data=faults({2: "raise"}), **ONE_SHAPE, pruning={"kind": "none"}
+    )
     state = coordinate(definition, tmp_path)
     assert state.trials[2].outcome == "failed"
     assert state.trials[2].attempts[-1].alone

@@ -21,7 +21,7 @@ from typing import ClassVar
 from unittest.mock import patch
 
 from objectives.hyperparameters import AUGMENTATION, NETWORK, TRAINING, Hyperparameter
-from search import coordinator, trainer
+from search import admission, trainer
 from search.contract import Confusion, Hyperparameters, Order, Reply, Value
 from search.definition import StudyDefinition, load
 from search.executors import QueueChannel
@@ -208,8 +208,8 @@ def simulated(definition: StudyDefinition, policy: tuple[int, int, int, float]) 
     executor, uses = Simulated(), list[float | None]()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(coordinator, "DEBT_SHARE", debt_share),
-        patch.object(coordinator, "FLIGHT_SHARE", flight_share),
+        patch.object(admission, "DEBT_SHARE", debt_share),
+        patch.object(admission, "FLIGHT_SHARE", flight_share),
         patch.object(trainer, "ENOUGH", enough),
     ):
         state = coordinate(

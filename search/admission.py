@@ -1,0 +1,141 @@
+"""Which trial comes next, and on which trainer: those that wait first, then what the sampler draws.
+
+Where a population has room, what is drawn next is given its structure, within limits that keep the search as good as
+with one trial at a time (tests/benchmarks/README.md).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from search import definition as definitions
+from search.asking import Asking
+from search.cohort import TrainerLoad, place, refill
+from search.contract import HyperparameterRule, Value
+from search.definition import StudyDefinition, hyperparameters
+from search.events import TrialAsked
+from search.state import State, Trial
+
+LEAST_IN_FLIGHT, FLIGHT_SHARE = 4, 12
+"""Of a study's trials so many, or one in so many, may be in flight at once where the sampler learns from them."""
+DEBT_SHARE = 25
+"""One in so many may be given a structure beyond those the sampler drew with it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Admission:
+    """Asks for trials and finds places for them. Whoever takes them starts them in the state before the next."""
+
+    definition: StudyDefinition
+    state: State
+    rules: Mapping[str, HyperparameterRule]
+    asking: Asking
+    record: Callable[[TrialAsked], None]
+    clock: Callable[[], float]
+    capacity: dict[str, int] = field(default_factory=dict)
+    """Structure -> the most slots of a population, as far as it is known."""
+    _drawing: Future[dict[str, Value]] | None = None
+    """The raw values of the next trial, while the sampler is at it and until it is wanted."""
+    _debts: Counter[str] = field(default_factory=Counter)
+    """Structure -> trials that were given it, less those the sampler drew with it."""
+    _shapes: dict[str, Mapping[str, Value]] = field(default_factory=dict)
+    """Structure -> its raw values."""
+
+    def __post_init__(self) -> None:
+        for trial in self.state.trials.values():
+            self._note(trial)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the sampler is at work."""
+        return self._drawing is not None
+
+    def fill(self, loads: Callable[[], Sequence[TrainerLoad]]) -> Iterator[tuple[Trial, int]]:
+        """Yield trials with the trainer that takes each, as long as there are both: interrupted ones before all."""
+        while (yield from self._waiting(loads)) and len(self.state.trials) < self.definition.n_trials:
+            waiting, now = self.state.waiting, loads()
+            if len(waiting) + len(self.state.running) >= self._most_in_flight(len(now)):
+                return
+            held = self._to_hold(now, waiting)
+            if held is None and place(None, alone=False, loads=now, capacity=self.capacity) is None:
+                return
+            if self._drawing is None:
+                self._drawing = self.asking.ask(len(self.state.trials), self.state.running)
+            if not self._drawing.done():
+                return
+            drawn, self._drawing = self._drawing.result(), None
+            self._add(drawn, held)
+
+    def structure(self, trial: Trial) -> str:
+        return definitions.structure(trial.hyperparameters, self.rules)
+
+    def tell(self, trial: Trial) -> None:
+        """Let the sampler learn from a finished trial."""
+        self.asking.tell(trial)
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self.asking.close()
+
+    def _waiting(self, loads: Callable[[], Sequence[TrainerLoad]]) -> Generator[tuple[Trial, int], None, bool]:
+        """Yield what finds a place; return False if a trial is left that does not merely wait for its population."""
+        in_training = {trial.attempts[-1].structure for trial in self.state.running}
+        for trial in self.state.waiting:
+            key = self.structure(trial)
+            ahead = trial.held and not trial.attempts and key in in_training
+            number = place(
+                key,
+                alone=trial.alone_next,
+                loads=loads(),
+                capacity=self.capacity,
+                replicates=self.definition.n_replicates,
+                joins=ahead,
+            )
+            if number is not None:
+                yield trial, number
+            elif not ahead:
+                return False
+        return True
+
+    def _most_in_flight(self, n_trainers: int) -> int:
+        n_trials = self.definition.n_trials
+        return max(LEAST_IN_FLIGHT, n_trainers, n_trials // FLIGHT_SHARE) if self.asking.learns else n_trials
+
+    def _to_hold(self, loads: Sequence[TrainerLoad], waiting: Sequence[Trial]) -> str | None:
+        if not self.asking.can_hold:
+            return None
+        return refill(
+            loads,
+            capacity=self.capacity,
+            waiting=Counter(map(self.structure, waiting)),
+            debts=self._debts,
+            limit=self.definition.n_trials // DEBT_SHARE,
+            replicates=self.definition.n_replicates,
+        )
+
+    def _add(self, drawn: Mapping[str, Value], structure: str | None) -> None:
+        """Add the next trial as drawn; with the structure held, if one is given."""
+        number = len(self.state.trials)
+        held = {} if structure is None or number == 0 else self._shapes[structure]
+        self.asking.hold(number, held)
+        raw = {**drawn, **held}
+        self.record(
+            TrialAsked(
+                at=self.clock(),
+                trial=number,
+                raw=raw,
+                hyperparameters=hyperparameters(self.definition, raw, self.rules),
+                baseline=number == 0,
+                drawn={name: drawn[name] for name in held},
+            )
+        )
+        self._note(self.state.trials[number])
+
+    def _note(self, trial: Trial) -> None:
+        key = self.structure(trial)
+        self._shapes[key] = {name: value for name, value in trial.raw.items() if self.rules[name].structural}
+        if trial.drawn:
+            drawn = hyperparameters(self.definition, {**trial.raw, **trial.drawn}, self.rules)
+            self._debts[key] += 1
+            self._debts[definitions.structure(drawn, self.rules)] -= 1
