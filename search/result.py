@@ -108,15 +108,17 @@ def _settings(definition: StudyDefinition, trial: Trial) -> str:
 
 
 def _saved_by_pruning(definition: StudyDefinition, state: State) -> list[str]:
-    n_pruned = len(state.with_outcome("pruned"))
-    if not n_pruned:
+    pruned = state.with_outcome("pruned")
+    n_diverged = sum(trial.reason == "diverged" for trial in pruned)
+    n_pruned = len(pruned) - n_diverged
+    causes = ([f"Pruning ended {n_pruned} trials early"] if n_pruned else []) + (
+        [f"{n_diverged} of {len(state.finished)} trials diverged"] if n_diverged else []
+    )
+    if not causes:
         return []
-    n_diverged = sum(trial.reason == "diverged" for trial in state.with_outcome("pruned"))
     trained, full = (sum(epochs_of(t) for t in state.finished), definition.epochs * len(state.finished))
-    why = f", {n_diverged} of them since they diverged" if n_diverged else ""
     return [
-        f"Pruning ended {n_pruned} trials early{why}: {trained} epochs were trained instead of {full} "
-        f"({1 - trained / full:.0%} saved)."
+        f"{', and '.join(causes)}: {trained} epochs were trained instead of {full} ({1 - trained / full:.0%} saved)."
     ]
 
 

@@ -95,6 +95,13 @@ def test_failures_are_told_with_their_error(tmp_path: Path) -> None:
     assert "Trial 1 failed: ValueError: this trial always raises" in text(definition, coordinate(definition, tmp_path))
 
 
+def test_trials_that_diverged_are_told_apart_from_those_that_pruning_ended(tmp_path: Path) -> None:
+    definition = fake_study(n_trials=2, pruning={"kind": "none"}, fixed={"fault": "diverge"})
+    told_text = text(definition, coordinate(definition, tmp_path))
+    assert "2 of 2 trials diverged: " in told_text
+    assert "Pruning ended" not in told_text
+
+
 def test_study_that_has_more_trials_than_asked_for_counts_them(definition: StudyDefinition, state: State) -> None:
     fewer = definition.model_copy(update={"n_trials": 3})
     assert text(fewer, state).startswith("12 of 12 trials finished: ")
