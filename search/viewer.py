@@ -93,6 +93,8 @@ class Viewer:
         """
         self._stores, self._on_trouble = stores, on_trouble
         self._ledger: Path | None = None
+        self._told, self._known = set[str](), frozenset[str]()
+        """What was told in all, and by processes before this one."""
         self._start()
 
     def check(self) -> None:
@@ -120,6 +122,7 @@ class Viewer:
         up_to_date = self._answer(min(PATIENCE_S, drain_s))
         if up_to_date is None and self._ledger is not None:  # starved by others: a process cannot raise its priority
             self.close()
+            self._known = frozenset(self._told)
             self._start()
             self._send(Follow(ledger=self._ledger, step_back=False))
             self._send(Stop(drain_s=drain_s))
@@ -159,7 +162,8 @@ class Viewer:
                 match self._connection.recv():
                     case Checked(trouble=trouble):
                         self._checked.set_result(trouble)
-                    case Trouble(text=text):
+                    case Trouble(text=text) if text not in self._known:
+                        self._told.add(text)
                         self._on_trouble(text)
                     case Stopped(up_to_date=up_to_date):
                         self._stopped.set_result(up_to_date)
@@ -232,8 +236,8 @@ def _begin(both: Sequence[View], followers: Sequence[Follower], *, step_back: bo
 
 
 def _step_back() -> None:
-    """Lower the priority of this thread, and of all that it starts, for good."""
+    """Lower the priority of this thread, and of all that it starts, for good.
+
+    Not to SCHED_IDLE: on a machine where others compute all the time it came to nothing for minutes.
+    """
     os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

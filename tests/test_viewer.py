@@ -1,6 +1,5 @@
 """Claims of search/viewer.py, on the real process: it steps back, and the coordinator never loads what it needs."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +39,6 @@ def test_views_are_brought_up_to_a_growing_ledger_at_the_lowest_priority(viewer:
     ledger.append(*events[:10])
     process = psutil.Process(viewer._process.pid)
     wait_for(lambda: process.nice() == 19, what="the process to step back")
-    threads = [thread.id for thread in process.threads()]
-    assert os.SCHED_IDLE in {os.sched_getscheduler(thread) for thread in threads}
     ledger.append(*events[10:])
     assert viewer.stop(drain_s=120)
     assert SAID == []
@@ -61,6 +58,22 @@ def test_starved_process_is_replaced_at_the_end_of_a_run(
     assert SAID == []
     (shown,) = optuna.load_study(study_name="small_reg", storage=Workspace(tmp_path).optuna_url).trials
     assert shown.state.is_finished()
+
+
+def test_trouble_with_a_store_is_told_once_also_by_a_process_that_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.viewer.PATIENCE_S", 0.1)
+    SAID.clear()
+    put_mlflow_database(tmp_path / "mlruns")
+    viewer = Viewer(stores_in(tmp_path, storage="postgresql://nobody@127.0.0.1:1/none"), on_trouble=SAID.append)
+    ledger = Ledger(Workspace(tmp_path).ledger("small_reg"), create=True)
+    ledger.append(*history(n_trials=1, done=False))
+    viewer.follow(ledger.path)
+    wait_for(lambda: len(SAID) == 1, what="the trouble")
+    psutil.Process(viewer._process.pid).suspend()
+    assert not viewer.stop(drain_s=60)
+    assert [text.startswith("Optuna cannot be written") for text in SAID] == [True]
 
 
 def test_store_that_cannot_be_used_is_refused_and_nothing_is_created(tmp_path: Path) -> None:
