@@ -97,7 +97,7 @@ def test_coordinator_of_a_whole_run_loads_neither_mlflow_nor_torch(tmp_path: Pat
     workplace(tmp_path, n_trials=2)
     printed = python(
         "import os, sys\n"
-        f"os.chdir({str(tmp_path)!r})\n"
+        f"sys.path[0] = os.getcwd(); os.chdir({str(tmp_path)!r})\n"
         "sys.argv = ['search.run', '--study', 'fake', '--trainers', '1']\n"
         "from search.run import main\n"
         "try:\n"
