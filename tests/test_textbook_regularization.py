@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from objectives.datasets import PUBLISHED
 from search.definition import StudyDefinition, load
+from search.diagnoses import Diagnoses
 from search.rules import unsuited
 from search.space import extremes
 from search.state import State, Trial
@@ -73,8 +74,12 @@ def test_imdb_penalties_reach_the_published_test_losses(data_dir: Path, tmp_path
 def test_network_far_too_large_overfits_imdb_within_a_few_epochs(data_dir: Path, tmp_path: Path) -> None:
     few: dict[str, Any] = {"train_fraction": 0.1, "batch_size": 100}
     definition = study("imdb_overfit", fixed=few, data={"validation": 2_000}, epochs=8, trainers=0, slots=1)
-    trials = by(coordinate(definition, tmp_path, data_dir=data_dir), "hidden")
+    state = coordinate(definition, tmp_path, data_dir=data_dir)
+    trials = by(state, "hidden")
     large, small = trials[1024, 512, 512, 512], trials[256, 128]
+    diagnosis = Diagnoses().of(state)[large.number]
+    assert diagnosis is not None
+    assert diagnosis.label == "overfit"
     assert last(large, "val_loss") > 1.2 * min(r.metrics["val_loss"] for r in large.reports)
     assert last(large, "val_loss") - last(large, "train_loss") > last(small, "val_loss") - last(small, "train_loss")
 
