@@ -52,6 +52,7 @@ def test_l1_l2_and_dropout_each_bring_down_the_test_loss_on_imdb(data_dir: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.real_data
 def test_imdb_penalties_reach_the_published_test_losses(data_dir: Path, tmp_path: Path) -> None:
     definition = study("imdb_penalties", checkpoints=8, trainers=0, metric="train_loss")
@@ -110,6 +111,7 @@ def test_batch_norm_bounds_what_initial_weights_far_too_large_do_to_the_cnn(data
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.real_data
 def test_textbook_cnn_reaches_98_5_percent_in_five_epochs_and_bad_starts_lag(data_dir: Path, tmp_path: Path) -> None:
     trials = by(coordinate(study("mnist_cnn", trainers=0), tmp_path, data_dir=data_dir), "schedule", "batch_norm")
@@ -117,12 +119,12 @@ def test_textbook_cnn_reaches_98_5_percent_in_five_epochs_and_bad_starts_lag(dat
     trials = by(
         coordinate(study("mnist_init", trainers=0), tmp_path, data_dir=data_dir), "initialization", "batch_norm"
     )
-    for bad in ("uniform",):
-        for good in ("xavier", "kaiming"):
-            assert last(trials[good, False]) > last(trials[bad, False]) + 0.01
+    for good in ("xavier", "kaiming"):
+        assert last(trials[good, False]) > last(trials["uniform", False]) + 0.01
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.real_data
 def test_batch_norm_on_the_textbook_mlp_reaches_the_published_accuracy_without_dropout(
     data_dir: Path, tmp_path: Path
