@@ -46,8 +46,8 @@ from search.opening import opened_objective, warm_up
 from search.processes import end_with_parent
 
 ENOUGH = 0.75
-"""Populations less than this part as full as the fullest wait, until they are joined or the others have drained as far
-(tests/benchmarks/refill.py)."""
+"""Populations that have drained to less than this part of how full the fullest is wait, until they are joined or the
+others have drained as far (tests/benchmarks/refill.py)."""
 WARM_UPS, ESTIMATE_S = 4, 1.0
 """Updates before an estimate, of which a CUDA graph's capture is the last; how long it then times updates."""
 
@@ -83,6 +83,12 @@ class Cohort:
     joining: list[Admit] = field(default_factory=list)
     updates: int = 0
     """Since the last report."""
+    most: int = 0
+    """Slots that it ever had."""
+
+    @property
+    def drained(self) -> bool:
+        return len(self.population.slots) + len(self.joining) < self.most
 
     @property
     def use(self) -> float:
@@ -110,7 +116,7 @@ class Trainer:
         self._take_orders()
         if self._cohorts and not self._stopped:
             enough = ENOUGH * max(cohort.use for cohort in self._cohorts.values())
-            key = next(key for key, cohort in self._cohorts.items() if cohort.use >= enough)
+            key = next(key for key, cohort in self._cohorts.items() if cohort.use >= enough or not cohort.drained)
             cohort = self._cohorts.pop(key)
             self._cohorts[key] = cohort  # its next turn comes after all others'
             self._guarded_turn(key, cohort)
@@ -242,6 +248,7 @@ class Trainer:
                 )
             cohort.members[order.trial] = Member(order=cohort.joining.pop(0), slots=slots)
             joined.append(cohort.members[order.trial])
+        cohort.most = max(cohort.most, len(cohort.population.slots))
         if joined:
             self._report(cohort, joined)
 

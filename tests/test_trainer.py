@@ -125,11 +125,23 @@ def trained(turns: Sequence[list[Reply]]) -> list[list[int]]:
     return [sorted(trial for epoch in epochs(turn) for trial, n in epoch.items() if n > 0) for turn in turns]
 
 
-def test_a_population_waits_while_another_is_much_fuller() -> None:
+def test_turns_are_as_long_as_populations_are_full() -> None:
     session = Session()
-    orders = [*(admit(trial) for trial in range(4)), admit(4, shape=2)]
-    turns = [session.sent(*orders), *(session.sent() for _ in range(7))]
-    assert trained(turns) == [[0, 1, 2, 3]] * 4 + [[4]] * 4
+    first = session.sent(*(admit(trial) for trial in range(4)), admit(4, shape=2))
+    turns = [first, *(session.sent() for _ in range(15))]
+    epochs_of = [sum(4 in epoch and epoch[4] > 0 for turn in turns[: i + 1] for epoch in epochs(turn)) for i in (7, 15)]
+    full = sum(0 in epoch and epoch[0] > 0 for turn in turns for epoch in epochs(turn))
+    assert (full, epochs_of) == (4, [1, 4])
+
+
+def test_a_population_that_has_drained_waits_while_another_is_much_fuller() -> None:
+    session = Session()
+    session.sent(*(admit(trial) for trial in range(4)), admit(4, shape=2), admit(5, shape=2))
+    session.sent()
+    drained = [session.sent(Evict(trial=5, attempt=1)), *(session.sent() for _ in range(5))]
+    turns = trained(drained)
+    assert turns[:3] == [[0, 1, 2, 3]] * 3
+    assert all(turn in ([], [4]) for turn in turns[3:])
 
 
 def test_turns_of_populations_that_are_nearly_as_full_are_nearly_as_long() -> None:
@@ -237,13 +249,14 @@ def test_replicates_are_averaged_and_their_counts_added() -> None:
 def test_failure_names_all_trials_of_the_population_and_spares_the_others() -> None:
     session = Session()
     session.sent(admit(0, fault="raise"), admit(1), admit(2, shape=2))
+    session.sent()  # the other population
     (failed,) = session.sent()
     assert isinstance(failed, Failed)
     assert set(failed.trials) == {(0, 1), (1, 1)}
     assert failed.error == "ValueError: this trial always raises"
     assert "tests/fakes.py" in failed.traceback
     assert not failed.out_of_memory
-    assert epochs(session.sent()) == [{2: 0}, {2: 1}]
+    assert epochs(session.sent()) == [{2: 1}]  # after half a turn, since it was half as full
 
 
 def test_out_of_memory_is_told_apart() -> None:
