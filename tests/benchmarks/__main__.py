@@ -138,7 +138,7 @@ def _measure(rows: Sequence[str], bench: Bench, path: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the per-workload rows: at most 10 minutes on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="the per-workload rows: about 11 minutes on 2 cores")
     parser.add_argument("--full", action="store_true", help="the whole-study rows: hours; a later call goes on")
     parser.add_argument("--release", action="store_true", help="final accuracies of paired configurations")
     parser.add_argument("--only", action="append", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
