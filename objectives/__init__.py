@@ -26,7 +26,9 @@ schedules        learning rates over a trial's updates
 augment          flips, shift, rotation, crops, noise, words left out, per example and with a strength per slot
 streams          random numbers from (seed, purpose, counter)
 probe            which precision is fast on this device
-data             data resident on the device; the stratified split; the test part left out
+data             data resident on the device: a training and a validation part
+parts            which examples a [data] table names, and which of them a search may see; the stratified split
+test_set         the test set: the only module that reads one
 folds            which examples a slot trains on and is measured on: folds, fractions, ranks of features
 inputs           what a network sees of an example: scaled, some features left out
 datasets         cifar10, mnist, fashion_mnist, digits: downloaded, verified, parsed

@@ -95,16 +95,12 @@ def named(name: object, *, size: object, data_dir: Path, progress: Callable[[str
 
 
 def published_test(name: str, *, data_dir: Path, progress: Callable[[str], None]) -> Examples:
-    """Load a published test set: for the reproduction of figures that were measured on it, and for nothing else.
+    """Load the test set of a published data set: for objectives.test_set, and nobody else.
 
     Raises:
-        DataError: none is published of this data set, or its files are missing or damaged.
+        DataError: its files are missing or damaged.
     """
-    published = PUBLISHED.get(name)
-    if published is None:
-        raise DataError(
-            f"[data] validation: {name} has no published test set, got 'original_test'. Choose a count or a fraction."
-        )
+    published = PUBLISHED[name]
     x, y = published.parse(_contents(published, published.test_files, data_dir=data_dir, progress=progress))
     return Examples(name=name, x=x, y=y, classes=published.classes, tested_elsewhere=True)
 

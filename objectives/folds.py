@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from objectives.data import DataError, Dataset, statistics, strata, stratified_split
+from objectives.data import DataError, Dataset, statistics
+from objectives.parts import strata, stratified_split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

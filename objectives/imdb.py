@@ -21,7 +21,7 @@ def reviews(part: str, *, n_words: object, data_dir: Path) -> Examples:
     """Load 25,000 reviews and whether each is positive.
 
     Args:
-        part: "train" or "test".
+        part: "train"; or "test", for objectives.test_set and nobody else.
         n_words: D, the most frequent words that are kept, "the" being the first; all others are left out.
 
     Raises:

@@ -20,9 +20,9 @@ from objectives.flat import Layout, Tensors
 from objectives.hyperparameters import Hyperparameter, Value, completed, number
 from objectives.numbers import named
 from objectives.rows import MakeRows, Plan, Rows
-from objectives.task import Evaluation, Slot, Task, differentiate
+from objectives.task import Evaluation, Measurement, Slot, Task, differentiate
 
-__all__ = ["Evaluation", "Population", "Slot", "Task", "differentiate"]
+__all__ = ["Evaluation", "Measurement", "Population", "Slot", "Task", "differentiate"]
 
 
 class Population:

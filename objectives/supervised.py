@@ -6,15 +6,16 @@ P slots, B examples, C H W image, D features, K outputs, V validation examples.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from objectives import augment, saved
-from objectives.data import load
+from objectives.data import DataError, load
 from objectives.flat import Tensors
 from objectives.folds import Fold, Folds
 from objectives.hyperparameters import (
@@ -31,8 +32,9 @@ from objectives.inputs import Inputs
 from objectives.models import BuiltIn
 from objectives.network import Arithmetic, Network, Networks, path_of
 from objectives.numbers import Draws, Numbers, named
-from objectives.population import Evaluation, Population, Slot
+from objectives.population import Evaluation, Measurement, Population, Slot
 from objectives.task import Confusion
+from objectives.test_set import TestSet, load_test
 
 EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
 """Examples at once: what stays in a core's cache; what keeps a GPU busy."""
@@ -107,7 +109,8 @@ class Supervised:
         assert n_folds is None or isinstance(n_folds, int)
         folds = Folds(dataset, seed=seed, n=n_folds)
         torch.backends.cudnn.allow_tf32 = False  # float32 is what was asked for, and what evaluation is done in
-        objective = SupervisedObjective(folds, self, precision=precision)
+        test_set = partial(load_test, given, data_dir=data_dir, progress=progress, numeric=self.loss.numeric)
+        objective = SupervisedObjective(folds, self, precision=precision, load_test_set=test_set)
         if why := objective.network({}).why_alone:
             progress(f"{why}: several trials train one after another.")
         return objective
@@ -116,8 +119,12 @@ class Supervised:
 class SupervisedObjective:
     """Satisfies search.contract.Objective."""
 
-    def __init__(self, folds: Folds, factory: Supervised, *, precision: str) -> None:
+    def __init__(
+        self, folds: Folds, factory: Supervised, *, precision: str, load_test_set: Callable[[], TestSet]
+    ) -> None:
+        """`load_test_set` is called when saved weights are first measured on the test set."""
         self._folds, self._dataset, self._factory, self._precision = folds, folds.dataset, factory, precision
+        self._load_test_set = load_test_set
         self._declared = factory.HYPERPARAMETERS
 
     @property
@@ -150,28 +157,52 @@ class SupervisedObjective:
         """
         return Population(self._task(hyperparameters), hyperparameters, declared=self._declared, epochs=epochs)
 
-    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
-        """Validation metrics of saved weights; writes outputs (V, K), targets and index (V,) as npz.
+    def measure(
+        self, checkpoint: Path, predictions: Path, *, part: Literal["validation", "test"] = "validation"
+    ) -> Measurement:
+        """Metrics of saved weights, in float32 on the CPU; writes outputs (N, K), targets, index, losses (N,) as npz.
 
         Raises:
             CheckpointError: the weights were trained on other data.
+            DataError: there is no test set, or it cannot be read, or the data have changed since they were loaded.
         """
+        fold = self._trained_on(checkpoint)
+        if part == "test":
+            test = self._test_set
+            x, y, index, checksum = test.x, test.y, test.index, test.checksum
+        else:
+            x, y, index, checksum = fold.x_val.cpu(), fold.y_val.cpu(), fold.val_index.cpu(), ""
+        net = saved.network(checkpoint)
+        with torch.inference_mode():
+            outputs = torch.cat([net(_unit(batch)) for batch in torch.split(x, EVALUATION_BATCH)])
+        losses_1N, sums = self._factory.loss.measured(outputs.unsqueeze(0), y.unsqueeze(0))
+        with predictions.open("wb") as file:  # np.savez would give another name to what does not end in .npz
+            losses_N = losses_1N[0].numpy()
+            np.savez(file, outputs=outputs.numpy(), targets=y.numpy(), index=index.numpy(), losses=losses_N)
+        mean, totals = losses_1N.double().mean().item(), {name: total[0].tolist() for name, total in sums.items()}
+        metrics, _ = self._factory.loss.told(mean, totals, len(y))
+        prefix = "test" if part == "test" else "val"
+        return Measurement(metrics=_prefixed(prefix, metrics), n_examples=len(y), checksum=checksum)
+
+    @cached_property
+    def _test_set(self) -> TestSet:
+        found, dataset = self._load_test_set(), self._dataset
+        if found.searched != dataset.checksum:
+            raise DataError(
+                f"{dataset.name}: the data have changed since they were loaded (checksum {dataset.checksum}, now "
+                f"{found.searched}): what is set apart for testing may be what was trained on. Restore the data."
+            )
+        return found
+
+    def _trained_on(self, checkpoint: Path) -> Fold:
+        """The fold of these data that the weights were trained on."""
         dataset, found = self._dataset, saved.configuration(checkpoint)
         if found["checksum"] != dataset.checksum:
             raise saved.CheckpointError(
                 f"{checkpoint}: trained on {found['data_set']} ({found['checksum']}), but the data are "
                 f"{dataset.name} ({dataset.checksum}). Measure on the data it was trained on."
             )
-        fold = self._folds.of(1.0)[found["fold"]]
-        net, x_val = saved.network(checkpoint), fold.x_val.cpu()
-        with torch.inference_mode():
-            outputs = torch.cat([net(_unit(batch)) for batch in torch.split(x_val, EVALUATION_BATCH)])
-        targets = fold.y_val.cpu()
-        np.savez(predictions, outputs=outputs.numpy(), targets=targets.numpy(), index=fold.val_index.cpu().numpy())
-        losses_1V, sums = self._factory.loss.measured(outputs.unsqueeze(0), targets.unsqueeze(0))
-        mean, n = losses_1V.double().mean().item(), len(targets)
-        metrics, _ = self._factory.loss.told(mean, {name: total[0].tolist() for name, total in sums.items()}, n)
-        return _prefixed("val", metrics)
+        return self._folds.of(1.0)[int(found["fold"])]
 
     def export_model(self, checkpoint: Path, destination: Path) -> None:
         """Write the network for images in [0, 1] (or raw features) as .pt2, with an example input beside it (.npy)."""

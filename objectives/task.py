@@ -53,6 +53,16 @@ class Evaluation:
     """(V,), of the validation examples, whose mean is `val_loss`; where they are given, `val_loss_se` is reported."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Saved weights measured on a part of the data."""
+
+    metrics: Mapping[str, float]
+    n_examples: int
+    checksum: str = ""
+    """Of the test set, where it is what was measured."""
+
+
 class Task(Protocol):
     """What the slots of a population learn; tensors have the slot as their leading dimension."""
 

@@ -12,7 +12,7 @@ Nothing here imports torch, optuna or mlflow: an objective satisfies the protoco
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,6 +20,7 @@ Value = bool | int | float | str | tuple[int, ...]
 Hyperparameters = Mapping[str, Value]
 Precision = Literal["float64", "float32", "bfloat16"]
 Confusion = tuple[tuple[int, ...], ...]
+Part = Literal["validation", "test"]
 
 
 # ---------------------------------------------------------------- what an objective provides
@@ -66,6 +67,21 @@ class Evaluation(Protocol):
     @property
     def confusion(self) -> Confusion | None:
         """Validation counts [true class][predicted class], or None where there are no classes."""
+
+
+class Measurement(Protocol):
+    """Saved weights measured on a part of the data, in eval mode and float32."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """By name, with the part before it: val_loss, val_accuracy; test_loss, test_accuracy."""
+
+    @property
+    def n_examples(self) -> int: ...
+
+    @property
+    def checksum(self) -> str:
+        """Of the test set; empty where validation examples were measured, since `facts` tell theirs."""
 
 
 class Population(Protocol):
@@ -126,8 +142,13 @@ class Objective(Protocol):
     def build(self, hyperparameters: Hyperparameters, *, epochs: int) -> Population:
         """An empty population of this structure, for trials of `epochs` epochs."""
 
-    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
-        """Validation metrics of saved weights; writes the per-example predictions (npz: outputs, targets, index)."""
+    def measure(self, checkpoint: Path, predictions: Path, *, part: Part = "validation") -> Measurement:
+        """Measure saved weights, and write what they predict of each example to exactly this path.
+
+        It is an npz of outputs (N, K), targets (N,), index (N,), the examples' positions, and losses (N,): accuracies
+        and losses are compared example by example, other metrics seed by seed. This is the only method
+        that may read a test set, and only where `part` is "test"; an objective that has none raises.
+        """
 
     def export_model(self, checkpoint: Path, destination: Path) -> None:
         """Write the network as a torch.export program (.pt2) with an example input beside it (.npy)."""
@@ -228,8 +249,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
+    """Measure these saved weights; `predictions` (.npz) appears whole, with a SHA-256 beside it, or not at all."""
+
     checkpoint: str
     predictions: str
+    part: Part = "validation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +368,8 @@ class Failed:
     error: str
     traceback: str
     out_of_memory: bool = False
+    checkpoint: str = ""
+    """Of the Measure or ExportModel that failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,7 +383,16 @@ class Estimated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What a Measurement says; checkpoint, predictions and part are the order's."""
+
+    checkpoint: str
+    predictions: str
+    part: Part
+    metrics: Mapping[str, float]
+    n_examples: int
+    checksum: str
+    sha256: str
+    """Of the file of predictions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

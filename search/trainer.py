@@ -31,6 +31,7 @@ from search.contract import (
     Failed,
     Measure,
     Measured,
+    Measurement,
     Open,
     Order,
     Population,
@@ -149,9 +150,9 @@ class Trainer:
             case Estimate():
                 self._one_off(lambda: self._channel.send(self._estimated(order)))
             case Measure():
-                self._one_off(lambda: self._measure(order))
+                self._one_off(lambda: self._measure(order), checkpoint=order.checkpoint)
             case ExportModel():
-                self._one_off(lambda: self._export(order))
+                self._one_off(lambda: self._export(order), checkpoint=order.checkpoint)
 
     # ------------------------------------------------------------ opening
 
@@ -290,11 +291,11 @@ class Trainer:
 
     # ------------------------------------------------------------ one-off jobs
 
-    def _one_off(self, job: "Job", trials: tuple[tuple[int, int], ...] = ()) -> None:
+    def _one_off(self, job: "Job", trials: tuple[tuple[int, int], ...] = (), *, checkpoint: str = "") -> None:
         try:
             job()
         except Exception as error:
-            self._channel.send(_failed(error, trials))
+            self._channel.send(_failed(error, trials, checkpoint=checkpoint))
 
     def _estimated(self, order: Estimate) -> Estimated:
         objective = self._objective
@@ -319,8 +320,22 @@ class Trainer:
         )
 
     def _measure(self, order: Measure) -> None:
-        metrics = self._objective.measure(Path(order.checkpoint), Path(order.predictions))
-        self._channel.send(Measured(metrics=metrics))
+        weights, found = Path(order.checkpoint), list[Measurement]()
+        digest = checkpoint.write_whole(
+            Path(order.predictions),
+            lambda partial: found.append(self._objective.measure(weights, partial, part=order.part)),
+        )
+        self._channel.send(
+            Measured(
+                checkpoint=order.checkpoint,
+                predictions=order.predictions,
+                part=order.part,
+                metrics=dict(found[0].metrics),
+                n_examples=found[0].n_examples,
+                checksum=found[0].checksum,
+                sha256=digest,
+            )
+        )
 
     def _export(self, order: ExportModel) -> None:
         self._objective.export_model(Path(order.checkpoint), Path(order.destination))
@@ -368,9 +383,13 @@ def _is(admit: Admit, order: Evict) -> bool:
     return (admit.trial, admit.attempt) == (order.trial, order.attempt)
 
 
-def _failed(error: Exception, trials: tuple[tuple[int, int], ...]) -> Failed:
+def _failed(error: Exception, trials: tuple[tuple[int, int], ...], *, checkpoint: str = "") -> Failed:
     return Failed(
-        trials=trials, error=_line(error), traceback=traceback.format_exc(), out_of_memory=out_of_memory(error)
+        trials=trials,
+        error=_line(error),
+        traceback=traceback.format_exc(),
+        out_of_memory=out_of_memory(error),
+        checkpoint=checkpoint,
     )
 
 

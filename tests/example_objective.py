@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +18,8 @@ from objectives.data import load
 from objectives.flat import Tensors
 from objectives.hyperparameters import TRAINING, Hyperparameter, Value, completed, number
 from objectives.numbers import Draws
-from objectives.population import Evaluation, Population, Slot, differentiate
+from objectives.population import Evaluation, Measurement, Population, Slot, differentiate
+from objectives.test_set import load_test
 
 Given = Mapping[str, Value]
 
@@ -43,6 +45,7 @@ class TinyConvnet:
         progress: Callable[[str], None],
     ) -> None:
         self.data = load(data, data_dir=data_dir, seed=seed, device=device, progress=progress)
+        self.load_test = partial(load_test, data, data_dir=data_dir, progress=progress)
         self.facts = {
             "data_set": self.data.name,
             "checksum": self.data.checksum,
@@ -61,10 +64,18 @@ class TinyConvnet:
     def build(self, hyperparameters: Given, *, epochs: int) -> Population:
         return Population(Task(self, hyperparameters), hyperparameters, declared=self.HYPERPARAMETERS, epochs=epochs)
 
-    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
-        outputs, y = rebuilt(checkpoint)(self.data.x_val / 255).detach(), self.data.y_val
-        np.savez(predictions, outputs=outputs.numpy(), targets=y.numpy(), index=self.data.val_index.numpy())
-        return {"val_loss": cross_entropy(outputs, y).item(), "val_accuracy": accuracy(outputs, y)}
+    def measure(self, checkpoint: Path, predictions: Path, *, part: str = "validation") -> Measurement:
+        if part == "test":
+            test = self.load_test()
+            x, y, index, prefix, checksum = test.x, test.y, test.index, "test", test.checksum
+        else:
+            x, y, index, prefix, checksum = self.data.x_val, self.data.y_val, self.data.val_index, "val", ""
+        outputs = rebuilt(checkpoint)(x / 255).detach()
+        with predictions.open("wb") as file:
+            np.savez(file, outputs=outputs.numpy(), targets=y.numpy(), index=index.numpy())
+        metrics = {"loss": cross_entropy(outputs, y).item(), "accuracy": accuracy(outputs, y)}
+        told = {f"{prefix}_{name}": value for name, value in metrics.items()}
+        return Measurement(metrics=told, n_examples=len(y), checksum=checksum)
 
     def export_model(self, checkpoint: Path, destination: Path) -> None:
         example = self.data.x_val[:2] / 255

@@ -26,7 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from search.contract import Confusion, HyperparameterRule, Hyperparameters, Value
+import numpy as np
+
+from search.contract import Confusion, HyperparameterRule, Hyperparameters, Part, Value
 
 N_UPDATES = 4
 FAULTS = ("none", "raise", "raise in company", "memory", "die", "die once", "disk full", "disk full once", "diverge")
@@ -36,6 +38,13 @@ FAULTS = ("none", "raise", "raise in company", "memory", "die", "die once", "dis
 class FakeEvaluation:
     metrics: Mapping[str, float]
     confusion: Confusion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeMeasurement:
+    metrics: Mapping[str, float]
+    n_examples: int
+    checksum: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,7 +133,8 @@ class FakePopulation:
         if fault == "disk full" or (fault == "disk full once" and self._first_time(best)):
             path.write_text("half of ")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        path.write_text(json.dumps({"seed": best.seed, "epoch": best.epoch}))
+        quality = best.hyperparameters["quality"]
+        path.write_text(json.dumps({"seed": best.seed, "epoch": best.epoch, "quality": quality}))
 
 
 def _evaluation(row: FakeRow) -> FakeEvaluation:
@@ -220,8 +230,22 @@ class FakeObjective:
     def build(self, hyperparameters: Mapping[str, Value], *, epochs: int) -> FakePopulation:
         return FakePopulation(self.data)
 
-    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
-        return {"val_accuracy": 0.5}
+    def measure(self, checkpoint: Path, predictions: Path, *, part: Part = "validation") -> FakeMeasurement:
+        """100 examples of two classes, of which the part that is the `quality` is right, but for the seed's noise."""
+        weights = json.loads(checkpoint.read_text())
+        rng = np.random.default_rng([int(weights["seed"]) % 2**32, part == "test"])
+        targets = np.arange(100) % 2
+        right = rng.permutation(100) < 100 * (float(weights["quality"]) + rng.normal(0, 0.02))
+        outputs = np.eye(2, dtype=np.float32)[np.where(right, targets, 1 - targets)]
+        losses = np.where(right, 0.3133, 1.3133)
+        with predictions.open("wb") as file:
+            np.savez(file, outputs=outputs, targets=targets, index=np.arange(100), losses=losses)
+        prefix = "test" if part == "test" else "val"
+        return FakeMeasurement(
+            metrics={f"{prefix}_accuracy": float(right.mean()), f"{prefix}_loss": float(losses.mean())},
+            n_examples=100,
+            checksum="7e57" if part == "test" else "",
+        )
 
     def export_model(self, checkpoint: Path, destination: Path) -> None:
         program = Path(str(self.data.get("program", checkpoint)))

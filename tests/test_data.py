@@ -22,8 +22,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from objectives.data import SCALINGS, DataError, Dataset, load, stratified_split
+from objectives.data import SCALINGS, DataError, Dataset, load
 from objectives.datasets import PUBLISHED
+from objectives.parts import stratified_split
 
 REFUSED_PORT = "http://127.0.0.1:9/"
 X = np.random.default_rng(0).normal(5, 3, (40, 3))

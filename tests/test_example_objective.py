@@ -45,11 +45,18 @@ def test_objective_trains_through_the_contract(factory: contract.ObjectiveFactor
     population.retire([0])
     assert list(population.slots) == [1]
     population.save(0, tmp_path / "weights.safetensors")
-    measured = objective.measure(tmp_path / "weights.safetensors", tmp_path / "predictions.npz")
+    measured = objective.measure(tmp_path / "weights.safetensors", tmp_path / "predictions.npz").metrics
     assert measured == pytest.approx({name: found[0].metrics[name] for name in measured}, rel=1e-5)
     predictions = np.load(tmp_path / "predictions.npz")
     assert (predictions["outputs"].argmax(1) == predictions["targets"]).mean() == measured["val_accuracy"]
     assert predictions["index"].shape == predictions["targets"].shape == (objective.facts["n_validation"],)
+
+    tested = objective.measure(tmp_path / "weights.safetensors", tmp_path / "tested", part="test")
+    with (tmp_path / "tested").open("rb") as file:  # exactly this path: the trainer gives a temporary one
+        predictions = dict(np.load(file))
+    assert (predictions["outputs"].argmax(1) == predictions["targets"]).mean() == tested.metrics["test_accuracy"] > 0.8
+    assert predictions["index"].shape == predictions["targets"].shape == (tested.n_examples,) == (359,)
+    assert tested.checksum
 
     objective.export_model(tmp_path / "weights.safetensors", tmp_path / "model.pt2")
     example = torch.from_numpy(np.load(tmp_path / "model.npy"))

@@ -122,13 +122,15 @@ def test_left_out_features_change_nothing_and_are_those_that_tell_least_of_the_c
 
 def test_saved_network_of_a_fold_gives_its_losses_with_and_without_all_features(tmp_path: Path) -> None:
     for trial in ({}, {"n_features": 40}):
-        objective = SupervisedObjective(Folds(toy.dataset(), seed=0, n=N_FOLDS), Classification, precision="float32")
+        objective = SupervisedObjective(
+            Folds(toy.dataset(), seed=0, n=N_FOLDS), Classification, precision="float32", load_test_set=pytest.fail
+        )
         trained = objective.build(toy.full(trial), epochs=2)
         trained.admit(0, hyperparameters=toy.full(trial), seed=0, fold=2)
         toy.train(trained, epochs=2)
         trained.keep(0)
         trained.save(0, tmp_path / "w.safetensors")
-        found = objective.measure(tmp_path / "w.safetensors", tmp_path / "p.npz")
+        found = objective.measure(tmp_path / "w.safetensors", tmp_path / "p.npz").metrics
         assert found["val_loss"] == pytest.approx(trained.evaluate()[0].metrics["val_loss"], rel=1e-5)
 
 

@@ -60,7 +60,7 @@ def test_saved_and_exported_network_gives_the_validation_loss_of_the_stack(
     population.save(0, tmp_path / "w.safetensors")
     found = population.evaluate()[0]
     assert found.confusion is None
-    measured = objective.measure(tmp_path / "w.safetensors", tmp_path / "p.npz")
+    measured = objective.measure(tmp_path / "w.safetensors", tmp_path / "p.npz").metrics
     assert measured == {"val_loss": pytest.approx(found.metrics["val_loss"], rel=1e-5)}
     predictions = np.load(tmp_path / "p.npz")
     assert np.mean((predictions["outputs"][:, 0] - predictions["targets"]) ** 2) == pytest.approx(measured["val_loss"])

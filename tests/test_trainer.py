@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from search.contract import (
@@ -17,9 +19,12 @@ from search.contract import (
     Evict,
     ExportModel,
     Failed,
+    Measure,
+    Measured,
     Open,
     Opened,
     Order,
+    Part,
     Refused,
     Replicate,
     Reply,
@@ -29,6 +34,7 @@ from search.contract import (
     SlotReport,
 )
 from search.trainer import Trainer
+from tests.fakes import FakeObjective
 
 
 class Line:
@@ -299,9 +305,41 @@ def test_estimate_times_updates_without_leaving_anything_in_training() -> None:
     assert session.sent() == []
 
 
-def test_one_off_job_that_fails_names_no_trial(tmp_path: Path) -> None:
-    order = ExportModel(checkpoint=str(tmp_path / "none"), destination=str(tmp_path / "model"))
-    (failed,) = Session().sent(order)
+@pytest.mark.parametrize(
+    "job", [partial(ExportModel, destination="model"), partial(Measure, predictions="p.npz", part="test")]
+)
+def test_one_off_job_that_fails_names_its_weights_and_no_trial(
+    job: Callable[..., Order], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (failed,) = Session().sent(job(checkpoint="none"))
     assert isinstance(failed, Failed)
-    assert failed.trials == ()
+    assert (failed.trials, failed.checkpoint) == ((), "none")
     assert failed.error.startswith("FileNotFoundError")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("part", "checksum"), [("validation", ""), ("test", "7e57")])
+def test_measured_weights_are_told_with_what_they_predict(tmp_path: Path, part: Part, checksum: str) -> None:
+    weights, predictions = tmp_path / "w", tmp_path / "tested" / "p.npz"
+    weights.write_text(json.dumps({"seed": 5, "epoch": 1}))
+    (told,) = Session().sent(Measure(checkpoint=str(weights), predictions=str(predictions), part=part))
+    assert isinstance(told, Measured)
+    assert (told.checkpoint, told.predictions, told.part) == (str(weights), str(predictions), part)
+    found = np.load(predictions)
+    name = "test_accuracy" if part == "test" else "val_accuracy"
+    assert told.metrics == {name: (found["outputs"].argmax(1) == found["targets"]).mean()}
+    assert (told.n_examples, told.checksum) == (len(found["index"]), checksum)
+    assert told.sha256 == hashlib.sha256(predictions.read_bytes()).hexdigest()
+    assert {path.name for path in predictions.parent.iterdir()} == {"p.npz", "p.npz.sha256"}
+
+
+def test_measuring_that_fails_half_way_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(objective: object, checkpoint: Path, predictions: Path, *, part: Part) -> None:
+        predictions.write_bytes(b"PK half of")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(FakeObjective, "measure", half)
+    (failed,) = Session().sent(Measure(checkpoint="w", predictions=str(tmp_path / "p.npz")))
+    assert isinstance(failed, Failed)
+    assert list(tmp_path.iterdir()) == []
