@@ -1,4 +1,4 @@
-"""Which trial comes next, and on which trainer: those that wait first, then what the sampler draws.
+"""Which trial of a search comes next, and on which trainer: those that wait first, then what the sampler draws.
 
 Where a population has room, what is drawn next is given its structure, within limits that keep the search as good as
 with one trial at a time (tests/benchmarks/README.md).
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from search import definition as definitions
 from search.asking import Asking
@@ -15,6 +16,7 @@ from search.cohort import TrainerLoad, place, refill
 from search.contract import HyperparameterRule, Value
 from search.definition import StudyDefinition, hyperparameters
 from search.events import TrialAsked
+from search.sampling import Sampling
 from search.state import State, Trial
 
 LEAST_IN_FLIGHT, FLIGHT_SHARE = 4, 12
@@ -23,9 +25,58 @@ DEBT_SHARE = 25
 """One in so many may be given a structure beyond those the sampler drew with it."""
 
 
+class Admission(Protocol):
+    """Adds trials and finds places for them. Whoever takes them starts them in the state before the next."""
+
+    capacity: dict[str, int]
+    """Structure -> the most slots of a population, as far as it is known."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether the next trial is being made at this moment."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further trial will be added."""
+
+    def fill(self, loads: Callable[[], Sequence[TrainerLoad]]) -> Iterator[tuple[Trial, int]]:
+        """Yield trials with the trainer that takes each, as long as there are both: interrupted ones before all."""
+
+    def structure(self, trial: Trial) -> str: ...
+
+    def tell(self, trial: Trial) -> None:
+        """Hear of a finished trial."""
+
+    def close(self) -> None:
+        """Finish what was begun."""
+
+
+def sampled(
+    definition: StudyDefinition,
+    state: State,
+    rules: Mapping[str, HyperparameterRule],
+    *,
+    aside: bool,
+    clock: Callable[[], float],
+) -> Callable[[Callable[..., None]], Admission]:
+    """What makes a search's admission, given how it records what it decides.
+
+    Args:
+        aside: the sampler works beside the coordinator (search/asking.py).
+    """
+    return lambda record: Sampled(
+        definition=definition,
+        state=state,
+        rules=rules,
+        asking=Asking(Sampling(definition, state), aside=aside),
+        record=record,
+        clock=clock,
+    )
+
+
 @dataclass(slots=True, kw_only=True)
-class Admission:
-    """Asks for trials and finds places for them. Whoever takes them starts them in the state before the next."""
+class Sampled:
+    """The trials of a search, which a sampler draws."""
 
     definition: StudyDefinition
     state: State
@@ -51,9 +102,12 @@ class Admission:
         """Whether the sampler is at work."""
         return self._drawing is not None
 
+    @property
+    def exhausted(self) -> bool:
+        return len(self.state.trials) >= self.definition.n_trials
+
     def fill(self, loads: Callable[[], Sequence[TrainerLoad]]) -> Iterator[tuple[Trial, int]]:
-        """Yield trials with the trainer that takes each, as long as there are both: interrupted ones before all."""
-        while (yield from self._waiting(loads)) and len(self.state.trials) < self.definition.n_trials:
+        while (yield from self._waiting(loads)) and not self.exhausted:
             waiting, now = self.state.waiting, loads()
             if len(waiting) + len(self.state.running) >= self._most_in_flight(len(now)):
                 return
@@ -71,11 +125,9 @@ class Admission:
         return definitions.structure(trial.hyperparameters, self.rules)
 
     def tell(self, trial: Trial) -> None:
-        """Let the sampler learn from a finished trial."""
         self.asking.tell(trial)
 
     def close(self) -> None:
-        """Finish what was begun."""
         self.asking.close()
 
     def _waiting(self, loads: Callable[[], Sequence[TrainerLoad]]) -> Generator[tuple[Trial, int], None, bool]:

@@ -37,6 +37,7 @@ def place(
     capacity: Mapping[str, int],
     replicates: int = 1,
     joins: bool = False,
+    spread: bool = False,
 ) -> int | None:
     """Return the trainer that takes a trial, or None where it has to wait.
 
@@ -47,21 +48,28 @@ def place(
         structure: None asks whether any trainer could take some trial of another structure now.
         replicates: slots the trial needs; more than the capacity are given a trainer without this structure.
         joins: only a population of this structure will do.
+        spread: the least loaded trainer takes it, whatever it trains, and is waited for while it starts: all that is
+            to come waits already, so that a trainer that is left idle for the sake of company stays idle.
     """
     candidates = [
         each
         for each in loads
-        if not each.pending
+        if (not each.pending or spread)
         and not each.alone
         and (not each.populations if alone else _takes(each, structure, capacity, replicates))
         and (structure in each.populations or not joins)
     ]
     best = min(
         candidates,
-        key=lambda each: (structure not in each.populations, load(each, capacity), each.trainer),
+        key=lambda each: (
+            structure not in each.populations and not spread,
+            load(each, capacity),
+            structure not in each.populations,
+            each.trainer,
+        ),
         default=None,
     )
-    return None if best is None else best.trainer
+    return None if best is None or best.pending else best.trainer
 
 
 def refill(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from search import checkpoint
 from search.admission import Admission
-from search.asking import Asking
 from search.cohort import TrainerLoad
 from search.contract import (
     Admit,
@@ -21,7 +20,6 @@ from search.contract import (
     Exported,
     ExportModel,
     Failed,
-    HyperparameterRule,
     Open,
     Opened,
     Order,
@@ -42,13 +40,14 @@ from search.events import (
     Event,
     ModelExported,
     TrialFinished,
+    in_phase,
 )
 from search.executors import Ended, Executor
 from search.ledger import Ledger
 from search.pruning import Decision, decide
 from search.recovery import MAX_DEATHS, Recovery, after_death, after_failure
-from search.retention import keeps_weights, model_path, overtaken, unexported_champion
-from search.sampling import Sampling, replicates
+from search.retention import Retention, model_path
+from search.sampling import replicates
 from search.state import State, Trial, apply
 
 POLL_S = 0.2
@@ -81,17 +80,21 @@ class TrainerState:
 
 @dataclass(slots=True, kw_only=True)
 class Coordinator:
-    """Brings a study to its number of trials. The caller owns the ledger, and has opened trainer 0."""
+    """Trains whatever is admitted: a search's trials or a phase's. The caller owns the ledger, and opened trainer 0."""
 
     definition: StudyDefinition
     ledger: Ledger
     state: State
+    """Of the search, or of the phase."""
+    phase: str = ""
     executor: Executor
     orders: Mapping[int, Open]
     """How to open each trainer."""
-    rules: Mapping[str, HyperparameterRule]
+    admission: Callable[[Callable[..., None]], Admission]
+    """Makes what says which trial comes next, given how it records what it decides."""
+    retention: Retention
     folder: Path
-    """The study's."""
+    """The study's, or the phase's."""
     watcher: Watcher
     clock: Callable[[], float]
     trainers: dict[int, TrainerState] = field(default_factory=dict)
@@ -99,6 +102,8 @@ class Coordinator:
     _finishing: dict[tuple[int, int], Decision] = field(default_factory=dict)
     _errors: list[str] = field(default_factory=list)
     _exporting: bool = False
+    _n_parameters: dict[int, int] = field(default_factory=dict)
+    """Trial -> trainable parameters, as its trainer said."""
     _used: int = 0
     _possible: int = 0
     _unwritten: list[Event] = field(default_factory=list)
@@ -107,14 +112,7 @@ class Coordinator:
     """What follows from them, once the ledger has them."""
 
     def __post_init__(self) -> None:
-        self._admission = Admission(
-            definition=self.definition,
-            state=self.state,
-            rules=self.rules,
-            asking=Asking(Sampling(self.definition, self.state), aside=self.executor.beside),
-            record=self._record,
-            clock=self.clock,
-        )
+        self._admission = self.admission(self._record)
         self.trainers = {number: TrainerState(ready=number == 0) for number in self.orders}
 
     def run(self) -> str:
@@ -163,10 +161,9 @@ class Coordinator:
         return "done"
 
     def _done(self) -> bool:
-        asked_all = len(self.state.trials) >= self.definition.n_trials
-        if not asked_all or len(self.state.finish_order) < len(self.state.trials):
+        if not self._admission.exhausted or len(self.state.finish_order) < len(self.state.trials):
             return False
-        if (champion := unexported_champion(self.definition, self.state)) is None:
+        if (champion := self.retention.champion(self.state)) is None:
             return True
         if not self._exporting and self.trainers[0].ready:
             self._exporting = True
@@ -185,7 +182,7 @@ class Coordinator:
         """Note what happened, for the next commit."""
         for event in events:
             apply(self.state, event)
-        self._unwritten += events
+        self._unwritten += [in_phase(event, self.phase) for event in events]
 
     def _send(self, number: int, order: Order) -> None:
         """Send the order once what led to it is in the ledger."""
@@ -227,7 +224,7 @@ class Coordinator:
                 attempt=attempt,
                 hyperparameters=trial.hyperparameters,
                 structure=key,
-                replicates=replicates(self.definition, trial.number),
+                replicates=replicates(self.definition, trial),
                 alone=trial.alone_next,
             ),
         )
@@ -283,6 +280,7 @@ class Coordinator:
 
     def _admitted(self, trainer: TrainerState, reply: Admitted) -> None:
         trainer.deaths_idle = 0
+        self._n_parameters[reply.trial] = reply.n_parameters
         trial = self.state.trials[reply.trial]
         key = trial.attempts[-1].structure
         limits = (reply.capacity, self.definition.slots, self.state.max_slots.get(key))
@@ -312,7 +310,7 @@ class Coordinator:
 
     def _count_use(self, report: Report, epochs: Sequence[int]) -> None:
         """Count the updates of a report while there is anything left to admit, and those that led to a wanted epoch."""
-        if len(self.state.trials) < self.definition.n_trials or self.state.waiting:
+        if not self._admission.exhausted or self.state.waiting:
             n_trained = sum(epoch > 0 for epoch in epochs)
             self._used += n_trained * self.definition.n_replicates * report.epoch_updates
             self._possible += self._admission.capacity[report.structure] * report.updates
@@ -325,7 +323,7 @@ class Coordinator:
     def _end(self, number: int, trial: Trial, decision: Decision) -> None:
         """Finish a trial: at once, or, where it is to keep its weights, when they are saved."""
         attempt = trial.attempts[-1].number
-        keeps = decision.outcome == "complete" and keeps_weights(decision.value, self.definition, self.state)
+        keeps = decision.outcome == "complete" and self.retention.keeps(trial, decision.value, self.state)
         path = str(self.folder / checkpoint.name(trial.number)) if keeps else None
         if keeps:
             self._finishing[trial.number, attempt] = decision
@@ -342,6 +340,7 @@ class Coordinator:
             reason=decision.reason,
             value=decision.value,
             best_epoch=decision.best_epoch,
+            n_parameters=self._n_parameters.get(trial.number),
         )
         self._record(*before, finished)
         self._admission.tell(self.state.trials[trial.number])
@@ -357,7 +356,7 @@ class Coordinator:
         self._remove_overtaken()
 
     def _remove_overtaken(self) -> None:
-        for trial in overtaken(self.definition, self.state):
+        for trial in self.retention.overtaken(self.state):
             assert trial.checkpoint is not None
             self._record(CheckpointRemoved(at=self.clock(), trial=trial.number))
             self._effects.append(partial(checkpoint.remove, self.folder / trial.checkpoint.path))
@@ -368,7 +367,7 @@ class Coordinator:
         checkpoint.keep_only(self.folder, kept)
 
     def _exported(self) -> None:
-        champion = unexported_champion(self.definition, self.state)
+        champion = self.retention.champion(self.state)
         if champion is not None:
             path = model_path(champion).as_posix()
             self._record(ModelExported(at=self.clock(), trial=champion.number, path=path))
@@ -450,6 +449,7 @@ class Coordinator:
                 reason="error",
                 value=value,
                 best_epoch=epoch,
+                n_parameters=self._n_parameters.get(trial.number),
                 error=error,
                 traceback=traceback,
             )

@@ -143,6 +143,8 @@ def _pace(definition: StudyDefinition, state: State, elapsed_s: float, n_finishe
 
 
 def _best_line(definition: StudyDefinition, state: State) -> str:
+    if state.stages:
+        return "; ".join(_stage(state, stage) for stage in state.stages)
     best = next(iter(state.ranked(maximize=definition.maximize)), None)
     if best is None or best.value is None:
         return "best so far: none complete yet"
@@ -150,6 +152,11 @@ def _best_line(definition: StudyDefinition, state: State) -> str:
     if state.baseline is not None and state.baseline.value is not None and not best.baseline:
         line += f", {difference(definition.metric, best.value - state.baseline.value)} against the baseline"
     return line
+
+
+def _stage(state: State, stage: str) -> str:
+    runs = [trial for trial in state.trials.values() if trial.stage == stage]
+    return f"{stage}: {sum(run.outcome is not None for run in runs)} of {len(runs)} runs"
 
 
 def _running(definition: StudyDefinition, state: State) -> Table:
@@ -168,7 +175,7 @@ def _row(definition: StudyDefinition, trial: Trial) -> list[str]:
     metrics = trial.reports[-1].metrics if trial.reports else {}
     cells = [f"{metrics[name]:.3f}" if name in metrics else "" for name in ("train_loss", "val_loss")]
     value = told(definition.metric, metrics[definition.metric]) if definition.metric in metrics else ""
-    name = f"{trial.number} (baseline)" if trial.baseline else str(trial.number)
+    name = trial.configuration or (f"{trial.number} (baseline)" if trial.baseline else str(trial.number))
     sampled = {name: trial.hyperparameters[name] for name in trial.raw}
     settings = " ".join(f"{n}={shown(v)}" for n, v in sampled.items() if not is_off(definition.space[n], v))
     return [name, f"{epochs_of(trial)}/{definition.epochs}", *cells, value, settings]
@@ -176,13 +183,20 @@ def _row(definition: StudyDefinition, trial: Trial) -> list[str]:
 
 def _ended(definition: StudyDefinition, state: State, event: Event) -> str:
     if isinstance(event, AttemptInterrupted):
-        return f"trial {event.trial}: interrupted ({event.reason}); it will be trained again"
+        return f"{named(state.trials[event.trial])}: interrupted ({event.reason}); it will be trained again"
     assert isinstance(event, TrialFinished)
     value = "no value" if event.value is None else f"{definition.metric} {told(definition.metric, event.value)}"
     epochs = epochs_of(state.trials[event.trial])
-    line = f"trial {event.trial}: {event.outcome} ({event.reason}) after {epochs} epochs, {value}"
+    line = f"{named(state.trials[event.trial])}: {event.outcome} ({event.reason}) after {epochs} epochs, {value}"
     nth = state.finish_order.index(event.trial) + 1
     return f"[{nth} of {_total(definition, state)}] {line}{': ' + event.error if event.error else ''}"
+
+
+def named(trial: Trial) -> str:
+    """What people know the trial by: its number; a phase's run by its stage and configuration."""
+    if not trial.stage:
+        return f"trial {trial.number}"
+    return f"{trial.stage}: {trial.configuration}, seed {trial.seeds[0] % 10_000:04}"
 
 
 def _clock(seconds: float) -> str:

@@ -12,13 +12,17 @@ AttemptInterrupted   the attempt ended without a result; the trial will be train
 TrialFinished        the trial has its outcome, for good
 CheckpointRemoved    overtaken: its weights are off the disk
 ModelExported        the champion's network is on disk, ready to be registered
+StagePlanned         a phase beyond the search: which configurations are trained, with which seeds
+NetworkTested        saved weights were measured on the test set
 
-`at` is seconds since the epoch (Unix), UTC. Paths are relative to the study's folder.
+`at` is seconds since the epoch (Unix), UTC. `phase` is empty for the search; a confirmation's, an ablation's or a
+reproduction's events carry its name, and are a study within the study (search/state.py). Paths are relative to the
+study's folder, those of a phase to its folder below that.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from search.contract import Confusion, Value
@@ -46,9 +50,9 @@ class StudyCreated:
 class TestSetUsed:
     at: float
     purpose: str
-    """ "validation": every epoch of every trial is measured on it."""
+    """ "validation": every epoch of every trial is measured on it; or the phase whose networks are."""
     checksum: str
-    """Of the test set."""
+    """Of the test set; empty before a phase has read it, then its NetworkTested tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,7 @@ class SessionOpened:
     device: str
     n_trainers: int
     probe: str
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ class SessionClosed:
     """Summed over the trainers: time in training, and time without anything to train."""
     slot_use: float | None = None
     """Slot-updates used, of those that populations at their capacity would have had, until trials ran out."""
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +90,12 @@ class TrialAsked:
     baseline: bool
     drawn: Mapping[str, Value] = field(default_factory=dict)
     """What the sampler drew for the structure, where that of a population with room was held instead."""
+    phase: str = ""
+    stage: str = ""
+    configuration: str = ""
+    """What a phase calls these hyperparameters."""
+    seeds: tuple[int, ...] = ()
+    """Of its replicates, where a phase chose them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +107,7 @@ class AttemptStarted:
     device: str
     structure: str
     alone: bool
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +122,7 @@ class EpochReported:
     replicates: tuple[Mapping[str, float], ...] = ()
     """Each replicate's own, where there are several."""
     confusion: Confusion | None = None
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +132,7 @@ class CheckpointSaved:
     attempt: int
     path: str
     sha256: str
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +145,7 @@ class AttemptInterrupted:
     """The next attempt shares a population with nobody: this one may have brought its population down."""
     max_slots: int | None = None
     """Populations of this structure may hold at most so many slots from now on: memory ran out."""
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +158,18 @@ class TrialFinished:
     value: float | None
     """The metric at its best epoch; None where no epoch gave a finite one."""
     best_epoch: int | None
+    n_parameters: int | None = None
+    """Trainable; None of a trial that no population ever took."""
     error: str = ""
     traceback: str = ""
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRemoved:
     at: float
     trial: int
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +177,34 @@ class ModelExported:
     at: float
     trial: int
     path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlanned:
+    at: float
+    stage: str
+    configurations: Mapping[str, Mapping[str, Value]]
+    """By name, the effective value of every parameter of the space."""
+    seeds: tuple[int, ...]
+    """Each configuration is trained with each of them."""
+    reduced: str = ""
+    """What a budget took away, in words."""
+    phase: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkTested:
+    at: float
+    trial: int
+    metrics: Mapping[str, float]
+    predictions: str
+    """An .npz: outputs (N, K), targets (N,), index (N,)."""
+    sha256: str
+    """Of that file."""
+    checksum: str
+    """Of the test set."""
+    n_examples: int
+    phase: str = ""
 
 
 Event = (
@@ -172,6 +220,8 @@ Event = (
     | TrialFinished
     | CheckpointRemoved
     | ModelExported
+    | StagePlanned
+    | NetworkTested
 )
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -188,6 +238,8 @@ KINDS: dict[str, type[Event]] = {
         TrialFinished,
         CheckpointRemoved,
         ModelExported,
+        StagePlanned,
+        NetworkTested,
     )
 }
 
@@ -209,7 +261,27 @@ def decode(kind: str, payload: str) -> Event:
         fields["replicates"] = tuple(fields["replicates"])
         if fields["confusion"] is not None:
             fields["confusion"] = tuple(map(tuple, fields["confusion"]))
+    if "seeds" in fields:
+        fields["seeds"] = tuple(fields["seeds"])
     if kind == "TrialAsked":
         for name in fields.keys() & {"raw", "hyperparameters", "drawn"}:
-            fields[name] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields[name].items()}
+            fields[name] = _values(fields[name])
+    if kind == "StagePlanned":
+        fields["configurations"] = {name: _values(given) for name, given in fields["configurations"].items()}
     return KINDS[kind](**fields)
+
+
+def _values(given: Mapping[str, Any]) -> dict[str, Value]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def phase_of(event: Event) -> str:
+    """The phase that the event belongs to; "" is the search, and what is the whole study's."""
+    return "" if isinstance(event, StudyCreated | TestSetUsed | ModelExported) else event.phase
+
+
+def in_phase(event: Event, phase: str) -> Event:
+    """The event as one of that phase."""
+    if not phase or isinstance(event, StudyCreated | TestSetUsed | ModelExported):
+        return event
+    return replace(event, phase=phase)

@@ -1,4 +1,4 @@
-"""MLflow as a view of the ledger: experiment = study, a parent run, below it one run per attempt.
+"""MLflow as a view of the ledger: experiment = study, a parent run, below it one run per attempt, those of phases too.
 
 A run is ended last, when its metrics and artifacts are there. Everything is written under explicit run ids with the
 times of the ledger, so that writing twice changes nothing: MLflow stores a metric once per (name, time, step, value).
@@ -6,6 +6,7 @@ times of the ledger, so that writing twice changes nothing: MLflow stores a metr
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +27,12 @@ from search.events import (
     EpochReported,
     Event,
     ModelExported,
+    NetworkTested,
     SessionClosed,
     SessionOpened,
     StudyCreated,
     TrialFinished,
+    phase_of,
 )
 from search.follower import ledger_id, relax, shown, sqlite_file
 from search.state import Attempt, State, Trial
@@ -38,11 +41,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-CURSOR, LEDGER, TRIAL, ATTEMPT = "ledger_seq", "ledger", "trial", "attempt"
+CURSOR, LEDGER, PHASE, TRIAL, ATTEMPT = "ledger_seq", "ledger", "phase", "trial", "attempt"
 EVIDENCE = "diagnosis_evidence"
 UI = "http://127.0.0.1:5000"
 N_METRICS, N_OTHERS = 800, 100
 """Metrics, parameters and tags of a request. Source: MLflow's log-batch takes 1000 in all, 100 each of the others."""
+Key = tuple[str, int, int]
+"""Phase ("" is the search), trial, attempt."""
 Row = tuple[str, float, float, int]
 """A metric: name, value, at, step."""
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -76,8 +81,9 @@ class MlflowView:
         self.trial_url = trial_url
         self._client: MlflowClient | None = None
         self._experiment = self._parent = ""
-        self._runs: dict[tuple[int, int], str] = {}
-        self._diagnoses = Diagnoses()
+        self._runs: dict[Key, str] = {}
+        self._diagnoses: defaultdict[str, Diagnoses] = defaultdict(Diagnoses)
+        """Of each phase."""
         self._diagnosed: dict[str, str] = {}
         """Run -> what it says of its curves."""
 
@@ -117,7 +123,7 @@ class MlflowView:
                     f"ledger. Remove it (python -m search.delete --study {self._name}) or start under another --name."
                 )
             self._runs = {
-                (int(run.data.tags[TRIAL]), int(run.data.tags[ATTEMPT])): run.info.run_id
+                (run.data.tags.get(PHASE, ""), int(run.data.tags[TRIAL]), int(run.data.tags[ATTEMPT])): run.info.run_id
                 for run in runs
                 if TRIAL in run.data.tags and ATTEMPT in run.data.tags
             }
@@ -131,12 +137,12 @@ class MlflowView:
 
     def take(self, events: Sequence[tuple[int, Event]], state: State) -> None:
         with trouble(self._shown_uri):
-            of_attempts: dict[tuple[int, int], list[Event]] = {}
+            of_attempts: dict[Key, list[Event]] = {}
             for _, event in events:
                 if key := _attempt_of(event, state):
                     of_attempts.setdefault(key, []).append(event)
-            for (number, attempt), new in of_attempts.items():
-                self._write_attempt(state, state.trials[number], attempt, new)
+            for key, new in of_attempts.items():
+                self._write_attempt(key, state.phases[key[0]] if key[0] else state, new)
             if any(isinstance(event, ModelExported) for _, event in events):
                 self._register(state)
             self._diagnose(state)
@@ -145,7 +151,13 @@ class MlflowView:
 
     def run_url(self, trial: int, attempt: int) -> str | None:
         """The run's page in the MLflow UI at its default address; None while there is no such run."""
-        run = self._runs.get((trial, attempt))
+        return self._url(self._runs.get(("", trial, attempt)))
+
+    def parent_url(self) -> str | None:
+        """The page of the study's parent run, as `run_url` has it; None before `open`."""
+        return self._url(self._parent)
+
+    def _url(self, run: str | None) -> str | None:
         base = self._uri.rstrip("/") if self._uri.startswith("http") else UI
         return f"{base}/#/experiments/{self._experiment}/runs/{run}" if run else None
 
@@ -177,37 +189,51 @@ class MlflowView:
         run = self._connected.create_run(self._experiment, start_time=_ms(at), tags=dict(tags))
         return str(run.info.run_id)
 
-    def _write_attempt(self, state: State, trial: Trial, number: int, new: Sequence[Event]) -> None:
-        """Write what is new about one attempt together, then its files; its end, if that is among it, comes last."""
-        attempt = next(a for a in trial.attempts if a.number == number)
-        if (trial.number, number) not in self._runs:
-            tags = _attempt_tags(state, trial, attempt) | self._link(trial) | {"mlflow.parentRunId": self._parent}
-            self._runs[trial.number, number] = self._created_run(attempt.started_at, tags)
-        run = self._runs[trial.number, number]
+    def _write_attempt(self, key: Key, state: State, new: Sequence[Event]) -> None:
+        """Write what is new about one attempt together, then its files; its end, if that is among it, comes last.
+
+        Args:
+            state: of the search, or of the phase.
+        """
+        phase, number, _ = key
+        trial = state.trials[number]
+        attempt = next(a for a in trial.attempts if a.number == key[2])
+        if key not in self._runs:
+            tags = _attempt_tags(state, trial, attempt) | self._told_apart(key, trial)
+            self._runs[key] = self._created_run(attempt.started_at, tags | {"mlflow.parentRunId": self._parent})
+        run = self._runs[key]
         kinds = {type(event) for event in new}
         metrics = _epoch_metrics(attempt, {event.epoch for event in new if isinstance(event, EpochReported)})
+        metrics += [row for event in new if isinstance(event, NetworkTested) for row in _test_metrics(event)]
         tags, status = {}, ""
         if AttemptInterrupted in kinds and attempt.interrupted:
             tags, status = {"attempt_state": "interrupted", "reason": attempt.interrupted}, "KILLED"
             tags |= _diagnosis_tags(interrupted(attempt.reports, state))
         if TrialFinished in kinds:
             metrics += _result_metrics(trial, state.definition["metric"])
-            tags, status = _result_tags(trial) | self._link(trial), STATUS[str(trial.outcome)]
-            tags |= self._new_diagnosis(run, trial.number, state)
+            tags, status = _result_tags(trial) | self._told_apart(key, trial), STATUS[str(trial.outcome)]
+            tags |= self._new_diagnosis(run, phase, number, state)
         self._log(run, metrics, params=_params(trial) if AttemptStarted in kinds else {}, tags=tags)
-        if number == trial.attempts[-1].number:
+        if attempt is trial.attempts[-1] and not phase:
             self._write_checkpoint(run, trial, removed=CheckpointRemoved in kinds)
-        if TrialFinished in kinds:
-            self._write_files(run, state, trial)
+        if TrialFinished in kinds and not phase:
+            self._write_pictures(run, state, trial)
+        if TrialFinished in kinds and trial.error:
+            self._connected.log_text(run, trial.traceback or trial.error, "traceback.txt")
         if status:
             self._connected.set_terminated(run, status, _ms(attempt.ended_at or 0.0))
+
+    def _told_apart(self, key: Key, trial: Trial) -> dict[str, str]:
+        """What tells runs of phases from those of the search, which lead to Optuna."""
+        return _phase_tags(key, trial) if key[0] else self._link(trial)
 
     def _link(self, trial: Trial) -> dict[str, str]:
         """The run's description, once Optuna has the study: at the start or, if it was slower, with the result."""
         link = self.trial_url(trial.number)
         return {"mlflow.note.content": f"[Trial {trial.number} in the Optuna dashboard]({link})"} if link else {}
 
-    def _write_files(self, run: str, state: State, trial: Trial) -> None:
+    def _write_pictures(self, run: str, state: State, trial: Trial) -> None:
+        """Confusion matrix and learning curves; of a phase's runs the report has those that matter."""
         assert state.created is not None
         client, pictures = self._connected, self._folder / "figures"
         classes = state.created.facts.get("classes", ())
@@ -219,19 +245,17 @@ class MlflowView:
             client.log_dict(run, counts, "confusion_matrix.json")
             table = {"epoch": trial.best_epoch, "classes": figures.precision_recall(trial.confusion, classes)}
             client.log_dict(run, table, "precision_recall.json")
-        if trial.traceback or trial.error:
-            client.log_text(run, trial.traceback or trial.error, "traceback.txt")
 
     def _diagnose(self, state: State) -> None:
         """Tag finished trials anew where what others reached has changed what their curves say."""
-        for number in self._diagnoses.of(state):
-            run = self._runs.get((number, state.trials[number].attempts[-1].number))  # None: a user deleted it
+        for number in self._diagnoses[""].of(state):
+            run = self._runs.get(("", number, state.trials[number].attempts[-1].number))  # None: a user deleted it
             if run is not None:
-                self._log(run, tags=self._new_diagnosis(run, number, state))
+                self._log(run, tags=self._new_diagnosis(run, "", number, state))
 
-    def _new_diagnosis(self, run: str, trial: int, state: State) -> dict[str, str]:
+    def _new_diagnosis(self, run: str, phase: str, trial: int, state: State) -> dict[str, str]:
         """The tags that the finished trial's run lacks."""
-        tags = _diagnosis_tags(self._diagnoses.of(state)[trial])
+        tags = _diagnosis_tags(self._diagnoses[phase].of(state)[trial])
         if tags.get(EVIDENCE) == self._diagnosed.get(run):
             return {}
         self._diagnosed[run] = tags[EVIDENCE]
@@ -276,9 +300,9 @@ class MlflowView:
 
     def _write_parent(self, state: State, new: Sequence[Event]) -> None:
         """Count the study's outcomes on the parent run, and end it with the session."""
-        finished = {event.trial for event in new if isinstance(event, TrialFinished)}
+        finished = {event.trial for event in new if isinstance(event, TrialFinished) and not event.phase}
         if finished:
-            counts = counted(self._diagnoses.of(state).values())
+            counts = counted(self._diagnoses[""].of(state).values())
             self._log(self._parent, _summary_metrics(state, finished), tags={"diagnoses": counts})
         for event in new:
             if isinstance(event, SessionOpened):
@@ -294,7 +318,7 @@ class MlflowView:
         exported = state.exported
         assert exported is not None
         attempt = state.trials[exported.trial].attempts[-1].number
-        run, program = self._runs[exported.trial, attempt], self._folder / exported.path
+        run, program = self._runs["", exported.trial, attempt], self._folder / exported.path
         if program.exists():
             register(self._connected, self._name, program=program, trial=exported.trial, run=run)
 
@@ -405,13 +429,30 @@ def _diagnosis_tags(found: Diagnosis | None) -> dict[str, str]:
     return {"diagnosis": found.label, EVIDENCE: found.told} if found else {}
 
 
-def _attempt_of(event: Event, state: State) -> tuple[int, int] | None:
-    """(trial, attempt) whose run the event changes, if it changes one."""
-    if isinstance(event, CheckpointRemoved):
-        return event.trial, state.trials[event.trial].attempts[-1].number
+def _phase_tags(key: Key, trial: Trial) -> dict[str, str]:
+    phase, _, attempt = key
+    again = f", attempt {attempt}" if attempt > 1 else ""
+    return {
+        "mlflow.runName": f"{phase}, {trial.stage}: {trial.configuration}, seed {trial.seeds[0]}{again}",
+        PHASE: phase,
+        "stage": trial.stage,
+        "configuration": trial.configuration,
+        "seeds": ", ".join(map(str, trial.seeds)),
+    }
+
+
+def _attempt_of(event: Event, state: State) -> Key | None:
+    """The attempt whose run the event changes, if it changes one."""
+    trials = (state.phases[phase] if (phase := phase_of(event)) else state).trials
+    if isinstance(event, CheckpointRemoved | NetworkTested):
+        return phase, event.trial, trials[event.trial].attempts[-1].number
     if isinstance(event, AttemptStarted | EpochReported | CheckpointSaved | AttemptInterrupted | TrialFinished):
-        return event.trial, event.attempt
+        return phase, event.trial, event.attempt
     return None
+
+
+def _test_metrics(event: NetworkTested) -> list[Row]:
+    return [(name, value, event.at, 0) for name, value in event.metrics.items()]
 
 
 def _epoch_metrics(attempt: Attempt, epochs: set[int]) -> list[Row]:

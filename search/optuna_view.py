@@ -30,7 +30,7 @@ from search import optuna_tables as tables
 from search.definition import StudyDefinition
 from search.diagnoses import Diagnoses, counted
 from search.errors import ViewError
-from search.events import EpochReported, Event, StudyCreated
+from search.events import EpochReported, Event, StudyCreated, phase_of
 from search.follower import ledger_id, relax, shown, sqlite_file
 from search.state import State, Trial
 
@@ -272,10 +272,10 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def _by_trial(events: Iterable[Event]) -> dict[int, list[Event]]:
-    """The events of each trial, in the order of their numbers."""
+    """The events of each trial of the search, in the order of their numbers."""
     found: dict[int, list[Event]] = {}
     for event in events:
-        if (trial := getattr(event, "trial", None)) is not None:
+        if not phase_of(event) and (trial := getattr(event, "trial", None)) is not None:
             found.setdefault(trial, []).append(event)
     return dict(sorted(found.items()))
 

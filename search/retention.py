@@ -1,9 +1,56 @@
 """Which trials keep their weights on disk, and which of them is the champion: pure functions of the state."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from search.definition import StudyDefinition
 from search.state import State, Trial
+
+
+class Retention(Protocol):
+    """What a coordinator keeps of its trials."""
+
+    def keeps(self, trial: Trial, value: float | None, state: State) -> bool:
+        """Whether a trial that completes with this value keeps its weights."""
+
+    def overtaken(self, state: State) -> list[Trial]:
+        """The trials whose weights are on disk and no longer wanted."""
+
+    def champion(self, state: State) -> Trial | None:
+        """The trial whose network is to be exported next."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfTheBest:
+    """A search keeps the weights of its best trials, and exports the first of them."""
+
+    definition: StudyDefinition
+
+    def keeps(self, trial: Trial, value: float | None, state: State) -> bool:
+        return keeps_weights(value, self.definition, state)
+
+    def overtaken(self, state: State) -> list[Trial]:
+        return overtaken(self.definition, state)
+
+    def champion(self, state: State) -> Trial | None:
+        return unexported_champion(self.definition, state)
+
+
+@dataclass(frozen=True, slots=True)
+class OfStage:
+    """A phase keeps the weights of one stage's trials: whoever measures them removes them."""
+
+    stage: str
+
+    def keeps(self, trial: Trial, value: float | None, state: State) -> bool:
+        return trial.stage == self.stage and value is not None
+
+    def overtaken(self, state: State) -> list[Trial]:
+        return []
+
+    def champion(self, state: State) -> Trial | None:
+        return None
 
 
 def keeps_weights(value: float | None, definition: StudyDefinition, state: State) -> bool:

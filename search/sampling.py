@@ -36,11 +36,22 @@ def trial_seed(study_seed: int, trial: int, replicate: int = 0) -> int:
     return _hashed("trial", study_seed, trial, replicate)
 
 
-def replicates(definition: StudyDefinition, trial: int) -> tuple[Replicate, ...]:
+def replicate_seeds(definition: StudyDefinition, seed: int) -> tuple[int, ...]:
+    """The seeds of the replicates of a run that was given one: where there are folds, each has its own."""
+    n = definition.n_replicates
+    return (seed,) if n == 1 else tuple(_hashed("replicate", seed, i) for i in range(n))
+
+
+def fresh_seeds(study_seed: int, purpose: str, n: int) -> tuple[int, ...]:
+    """Return n seeds, 0 to 2**63 - 1, that no trial of the search and no other purpose has."""
+    return tuple(_hashed("fresh", study_seed, purpose, i) for i in range(n))
+
+
+def replicates(definition: StudyDefinition, trial: Trial) -> tuple[Replicate, ...]:
     """Return the trainings of a trial, each with its own seed; where there are folds, each seed's on all of them."""
     numbers = range(definition.n_replicates)
     folds = [None if definition.folds is None else i % definition.folds for i in numbers]
-    seeds = [trial_seed(definition.seed, trial, i) for i in numbers]
+    seeds = trial.seeds or [trial_seed(definition.seed, trial.number, i) for i in numbers]
     return tuple(Replicate(seed=seed, fold=fold) for seed, fold in zip(seeds, folds, strict=True))
 
 

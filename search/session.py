@@ -1,29 +1,31 @@
-"""One run of the command: from a study file to a result, whatever was there before and whatever interrupts it."""
+"""One session of a study: it is taken up, trained (its search or a phase beyond) and let go, whatever interrupts it."""
 
 import contextlib
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from search import result
+from search.admission import Admission, sampled
 from search.contract import Open, Opened, Value
 from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition, check_objective, differences, fingerprint
 from search.display import Display, display
 from search.errors import DataError, FingerprintError, LedgerError, OwnedError, StudyStoppedError, TrainerError
-from search.events import SessionClosed, SessionOpened, StudyCreated, TestSetUsed
+from search.events import Event, SessionClosed, SessionOpened, StudyCreated, TestSetUsed
 from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, Inline, LocalProcesses
 from search.interruption import Interruption
 from search.launch import first_order, open_trainer, orders, started_ahead
 from search.ledger import Ledger, ownership
-from search.retention import unexported_champion
+from search.retention import OfTheBest, Retention, unexported_champion
 from search.rules import unsuited
 from search.space import extremes
 from search.state import State, apply, fold
@@ -48,6 +50,46 @@ class Settings:
     export: Path | None = None
     command: str = ""
     """What the user typed: running it again continues the study."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A study that was taken up: its ledger is owned, its views follow, its first trainer is open."""
+
+    definition: StudyDefinition
+    settings: Settings
+    console: Console
+    ledger: Ledger
+    state: State
+    """Of the whole study."""
+    viewer: Viewer
+    executor: Executor
+    first: Open
+    """How trainer 0 was opened."""
+    opened: Opened
+    """What it says."""
+
+    def record(self, *events: Event) -> None:
+        """Append what happened outside of a coordinator's loop."""
+        self.ledger.append(*events)
+        for event in events:
+            apply(self.state, event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a session trains."""
+
+    phase: str
+    definition: StudyDefinition
+    state: State
+    """Of the search, or of the phase."""
+    admission: Callable[[Callable[..., None]], Admission]
+    retention: Retention
+    folder: Path
+    header: str
+    afterwards: Callable[[Coordinator], str] = lambda coordinator: "done"
+    """What the trainers do when nothing is left to train; it returns "done" or why it stopped."""
 
 
 def run(definition: StudyDefinition, settings: Settings, console: Console) -> int:
@@ -86,7 +128,60 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
             viewer.checked()
             ledger = _owned_ledger(cleanup, path, create=True)
             viewer.follow(path)
-        return _train(definition, settings, console, ledger, state, executor, viewer, first, opened)
+        session = Session(
+            definition=definition,
+            settings=settings,
+            console=console,
+            ledger=ledger,
+            state=state,
+            viewer=viewer,
+            executor=executor,
+            first=first,
+            opened=opened,
+        )
+        if state.created is None:
+            session.record(*_creation(definition, opened))
+        if not settings.quiet:
+            _warn_of_wrong_labels(definition, opened)
+        reason = train(session, _search(session))
+    return _conclude(definition, settings, console, state, reason)
+
+
+@contextlib.contextmanager
+def taken_up(settings: Settings, console: Console, study: str, changes: Mapping[str, Any]) -> Iterator[Session]:
+    """Take up a study that was run here, under the definition that its ledger holds.
+
+    Args:
+        changes: fields of the definition that may change when a study is continued.
+
+    Raises:
+        SearchError: there is no such study, somebody else runs it, or its data or objective cannot be opened.
+    """
+    path = settings.workspace.ledger(study)
+    with contextlib.ExitStack() as cleanup:
+        ledger = _owned_ledger(cleanup, path, create=False)
+        state = fold(ledger.events())
+        definition = StudyDefinition.model_validate({**state.definition, **changes})
+        viewer = Viewer(stores(definition, settings), on_trouble=_warn)
+        cleanup.callback(viewer.close)
+        viewer.follow(path)
+        first = first_order(definition, settings.data_dir, state)
+        executor = _executor(definition, first)
+        cleanup.callback(executor.stop)
+        with console.status("Opening the data set ..."):
+            opened = open_trainer(executor, first, console)
+        _check_data(definition, state, opened)
+        yield Session(
+            definition=definition,
+            settings=settings,
+            console=console,
+            ledger=ledger,
+            state=state,
+            viewer=viewer,
+            executor=executor,
+            first=first,
+            opened=opened,
+        )
 
 
 def _executor(definition: StudyDefinition, first: Open) -> Executor:
@@ -149,51 +244,59 @@ def _check_data(definition: StudyDefinition, state: State, opened: Opened) -> No
 # ---------------------------------------------------------------- training
 
 
-def _train(
-    definition: StudyDefinition,
-    settings: Settings,
-    console: Console,
-    ledger: Ledger,
-    state: State,
-    executor: Executor,
-    viewer: Viewer,
-    first: Open,
-    opened: Opened,
-) -> int:
-    by_trainer = orders(definition, first, opened)
+def train(session: Session, work: Work) -> str:
+    """Train until the work is done or something says stop; return "done" or why it stopped."""
+    definition, settings = work.definition, session.settings
+    by_trainer = orders(definition, session.first, session.opened)
     interruption = Interruption(time.monotonic() + (definition.timeout_s or float("inf")))
-    for event in _opening_events(definition, state, opened, len(by_trainer)):
-        ledger.append(event)
-        apply(state, event)
-    screen = display(definition, console, quiet=settings.quiet)
-    screen.say(_header(definition, state, opened, len(by_trainer)))
-    if not settings.quiet:
-        _warn_of_wrong_labels(definition, opened)
+    session.record(_session_opened(session.opened, len(by_trainer), work.phase))
+    screen = display(definition, session.console, quiet=settings.quiet)
+    screen.say(f"{work.header}\n{_device(session.opened, len(by_trainer))}{_continuing(work.state)}")
     coordinator = Coordinator(
         definition=definition,
-        ledger=ledger,
-        state=state,
-        executor=executor,
+        ledger=session.ledger,
+        state=work.state,
+        phase=work.phase,
+        executor=session.executor,
         orders=by_trainer,
-        rules=opened.hyperparameters,
-        folder=settings.workspace.study(definition.name),
+        admission=work.admission,
+        retention=work.retention,
+        folder=work.folder,
         watcher=Watcher(on_events=screen.on_events, on_tick=screen.on_tick, stop=interruption),
         clock=time.time,
     )
     with interruption.installed():
         try:
-            reason = _run(coordinator, screen, ledger, state)
+            return _run(coordinator, screen, session, work)
         finally:
-            executor.stop()
-            _sync(viewer, drain_s=DRAIN_S if interruption.reason is None else INTERRUPTED_DRAIN_S)
-    return _conclude(definition, settings, console, state, reason)
+            session.executor.stop()
+            _sync(session.viewer, drain_s=DRAIN_S if interruption.reason is None else INTERRUPTED_DRAIN_S)
 
 
-def _run(coordinator: Coordinator, screen: Display, ledger: Ledger, state: State) -> str:
+def _search(session: Session) -> Work:
+    definition, state = session.definition, session.state
+    admission = sampled(
+        definition, state, session.opened.hyperparameters, aside=session.executor.beside, clock=time.time
+    )
+    return Work(
+        phase="",
+        definition=definition,
+        state=state,
+        admission=admission,
+        retention=OfTheBest(definition),
+        folder=session.settings.workspace.study(definition.name),
+        header=f"{definition.name}: {definition.question or definition.title}\n"
+        f"data: {result.examples(session.opened.facts)}",
+    )
+
+
+def _run(coordinator: Coordinator, screen: Display, session: Session, work: Work) -> str:
     """Run the coordinator and close the session in the ledger, however it ends."""
     started, reason = time.time(), "stopped"
     try:
         reason = coordinator.run()
+        if reason == "done":
+            reason = work.afterwards(coordinator)
     except (StudyStoppedError, TrainerError) as error:
         reason = f"stopped: {str(error).splitlines()[0]}"
         raise
@@ -201,43 +304,45 @@ def _run(coordinator: Coordinator, screen: Display, ledger: Ledger, state: State
         screen.close()
         waited_s = coordinator.waited_s
         total_s = (time.time() - started) * len(coordinator.trainers)
-        closed = SessionClosed(
-            at=time.time(),
-            reason=reason,
-            trained_s=max(0.0, total_s - waited_s),
-            waited_s=waited_s,
-            slot_use=coordinator.slot_use,
+        session.record(
+            SessionClosed(
+                at=time.time(),
+                reason=reason,
+                trained_s=max(0.0, total_s - waited_s),
+                waited_s=waited_s,
+                slot_use=coordinator.slot_use,
+                phase=work.phase,
+            )
         )
-        ledger.append(closed)
-        apply(state, closed)
     return reason
 
 
-def _opening_events(
-    definition: StudyDefinition, state: State, opened: Opened, n_trainers: int
-) -> Iterator[StudyCreated | TestSetUsed | SessionOpened]:
+def _creation(definition: StudyDefinition, opened: Opened) -> Iterator[StudyCreated | TestSetUsed]:
     now = time.time()
-    if state.created is None:
-        packages = {name: version(name) for name in ("optuna", "mlflow")}
-        yield StudyCreated(
-            at=now,
-            study=definition.name,
-            definition=definition.model_dump(mode="json"),
-            fingerprint=fingerprint(definition),
-            precision=opened.precision,
-            facts=opened.facts,
-            versions={**opened.versions, **packages},
-            commit=_commit(),
-        )
-        if checksum := opened.facts.get("test_checksum"):
-            yield TestSetUsed(at=now, purpose="validation", checksum=str(checksum))
-    yield SessionOpened(
+    packages = {name: version(name) for name in ("optuna", "mlflow")}
+    yield StudyCreated(
         at=now,
+        study=definition.name,
+        definition=definition.model_dump(mode="json"),
+        fingerprint=fingerprint(definition),
+        precision=opened.precision,
+        facts=opened.facts,
+        versions={**opened.versions, **packages},
+        commit=_commit(),
+    )
+    if checksum := opened.facts.get("test_checksum"):
+        yield TestSetUsed(at=now, purpose="validation", checksum=str(checksum))
+
+
+def _session_opened(opened: Opened, n_trainers: int, phase: str) -> SessionOpened:
+    return SessionOpened(
+        at=time.time(),
         host=socket.gethostname(),
         pid=os.getpid(),
         device=opened.device_name,
         n_trainers=n_trainers,
         probe=opened.probe,
+        phase=phase,
     )
 
 
@@ -252,16 +357,14 @@ def _commit() -> str:
     return told.stdout.strip()
 
 
-def _header(definition: StudyDefinition, state: State, opened: Opened, n_trainers: int) -> str:
-    facts = opened.facts
-    lines = [
-        f"{definition.name}: {definition.question or definition.title}",
-        f"data: {result.examples(facts)}",
-        f"device: {opened.device_name}, {n_trainers} trainer(s); precision: {opened.probe}",
-    ]
-    if state.finished:
-        lines.append(f"continuing: {len(state.finished)} trials are finished, {len(state.waiting)} to be trained again")
-    return "\n".join(lines)
+def _device(opened: Opened, n_trainers: int) -> str:
+    return f"device: {opened.device_name}, {n_trainers} trainer(s); precision: {opened.probe}"
+
+
+def _continuing(state: State) -> str:
+    if not state.finished:
+        return ""
+    return f"\ncontinuing: {len(state.finished)} trials are finished, {len(state.waiting)} to be trained again"
 
 
 def _warn_of_wrong_labels(definition: StudyDefinition, opened: Opened) -> None:
@@ -328,6 +431,8 @@ def _further(definition: StudyDefinition, settings: Settings, state: State, reas
         yield f"The trainers waited for work {waited:.0%} of their time{used}."
     if reason != "done":
         yield f"Stopped ({reason}); nothing is lost. To continue: {settings.command}"
+    if reason == "done" and state.measured_on == "held_out" and definition.metric.startswith("val_"):
+        yield f"To confirm it:   python -m search.confirm --study {definition.name}"
     yield "To look further: python -m search.serve (Optuna dashboard and MLflow)"
     if settings.export is None:
         yield f"                 {settings.command} --export trials.csv"

@@ -151,6 +151,26 @@ def is_off(parameter: Parameter, effective_value: Value) -> bool:
     return effective_value == parameter.off
 
 
+def turned_off(parameter: Parameter, effective_value: Value) -> Value:
+    """The value that turns a regularizer off; of any other parameter the value as it is."""
+    if not parameter.regularizer:
+        return effective_value
+    if isinstance(parameter, LogFloat) and parameter.off_below is not None:
+        return 0.0
+    assert parameter.off is not None, "a regularizer says what turns it off"
+    return parameter.off
+
+
+def clipped(parameter: Parameter, number: float) -> Value:
+    """The number, or the end of the parameter's range that is nearest; of one without a range the nearest value."""
+    match parameter:
+        case Float() | LogFloat():
+            return min(max(number, parameter.low), parameter.high)
+        case _:
+            numbers = [value for value in options(parameter) if _is_number(value)]
+            return min(numbers, key=lambda value: abs(value - number), default=number)
+
+
 def contains(parameter: Parameter, effective_value: object) -> bool:
     """Whether the value can be trained under this parameter."""
     value = effective_value

@@ -14,14 +14,17 @@ from search.events import (
     EpochReported,
     Event,
     ModelExported,
+    NetworkTested,
     Outcome,
     Reason,
     SessionClosed,
     SessionOpened,
+    StagePlanned,
     StudyCreated,
     TestSetUsed,
     TrialAsked,
     TrialFinished,
+    phase_of,
 )
 
 
@@ -65,10 +68,16 @@ class Trial:
     reason: Reason | None = None
     value: float | None = None
     best_epoch: int | None = None
+    n_parameters: int | None = None
     error: str = ""
     traceback: str = ""
     finished_at: float | None = None
     checkpoint: Checkpoint | None = None
+    stage: str = ""
+    """Of a phase, as are the next three."""
+    configuration: str = ""
+    seeds: tuple[int, ...] = ()
+    tested: NetworkTested | None = None
 
     @property
     def held(self) -> bool:
@@ -119,6 +128,11 @@ class State:
     max_slots: dict[str, int] = field(default_factory=dict)
     """Structure -> the most slots its populations may hold, where memory ran out."""
     exported: ModelExported | None = None
+    phases: dict[str, "State"] = field(default_factory=dict)
+    """What was trained beyond the search, by the name of the phase: each a study within the study, whose trials the
+    search never sees."""
+    stages: dict[str, StagePlanned] = field(default_factory=dict)
+    """Of a phase: what was planned, in that order."""
 
     @property
     def study(self) -> str:
@@ -171,6 +185,8 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
 
 def apply(state: State, event: Event) -> None:
     """Change the state by one event, depending on nothing but the two."""
+    if phase := phase_of(event):
+        state = state.phases.setdefault(phase, State(created=state.created))
     match event:
         case StudyCreated():
             state.created = event
@@ -189,7 +205,12 @@ def apply(state: State, event: Event) -> None:
                 asked_at=event.at,
                 drawn=event.drawn,
                 asked_after=len(state.finish_order),
+                stage=event.stage,
+                configuration=event.configuration,
+                seeds=event.seeds,
             )
+        case StagePlanned():
+            state.stages[event.stage] = event
         case ModelExported():
             state.exported = event
         case AttemptInterrupted(max_slots=int(limit)):
@@ -204,7 +225,13 @@ def apply(state: State, event: Event) -> None:
 
 def _changed(
     trial: Trial,
-    event: AttemptStarted | EpochReported | CheckpointSaved | AttemptInterrupted | TrialFinished | CheckpointRemoved,
+    event: AttemptStarted
+    | EpochReported
+    | CheckpointSaved
+    | AttemptInterrupted
+    | TrialFinished
+    | CheckpointRemoved
+    | NetworkTested,
 ) -> Trial:
     match event:
         case AttemptStarted():
@@ -224,6 +251,8 @@ def _changed(
             return replace(trial, checkpoint=Checkpoint(path=event.path, sha256=event.sha256))
         case CheckpointRemoved():
             return replace(trial, checkpoint=None)
+        case NetworkTested():
+            return replace(trial, tested=event)
         case AttemptInterrupted():
             attempt = replace(_attempt(trial, event.attempt), ended_at=event.at, interrupted=event.reason)
             return replace(_with_attempt(trial, attempt), alone_next=event.alone_next, checkpoint=None)
@@ -235,6 +264,7 @@ def _changed(
                 reason=event.reason,
                 value=event.value,
                 best_epoch=event.best_epoch,
+                n_parameters=event.n_parameters,
                 error=event.error,
                 traceback=event.traceback,
                 finished_at=event.at,

@@ -12,12 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
+from search.admission import sampled
 from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition
 from search.events import Event, StudyCreated
 from search.executors import Executor, Inline
 from search.launch import first_order, open_trainer
 from search.ledger import Ledger
+from search.retention import OfTheBest
 from search.sampling import trial_seed
 from search.state import State, apply, fold
 from search.workspace import Workspace
@@ -79,6 +81,10 @@ def coordinate(
     ledger = Ledger(path, create=not path.exists())
     state = fold(ledger.events())
     ticks = iter(range(1_000_000))
+
+    def clock() -> float:
+        return float(next(ticks))
+
     first = first_order(definition, data_dir or root, state)
 
     try:
@@ -103,10 +109,11 @@ def coordinate(
             state=state,
             executor=executor,
             orders=dict.fromkeys(range(n_trainers), first),
-            rules=opened.hyperparameters,
+            admission=sampled(definition, state, opened.hyperparameters, aside=executor.beside, clock=clock),
+            retention=OfTheBest(definition),
             folder=workspace.study(definition.name),
             watcher=Watcher(on_events=lambda state, events: None, on_tick=lambda state: None, stop=lambda: stop(state)),
-            clock=lambda: float(next(ticks)),
+            clock=clock,
         )
         coordinator.run()
         on_end(coordinator)
@@ -141,7 +148,12 @@ def workplace(root: Path, *, mlflow: bool = True, **changes: Any) -> Path:
 
 
 def write_study(root: Path, name: str = "fake", **changes: Any) -> None:
-    (root / "studies" / f"{name}.toml").write_text("".join(_toml(table(**changes))))
+    (root / "studies" / f"{name}.toml").write_text(toml(table(**changes)))
+
+
+def toml(values: Mapping[str, Any]) -> str:
+    """The values as a study file holds them."""
+    return "".join(_toml(values))
 
 
 def _toml(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -154,11 +166,13 @@ def _toml(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _toml(value, f"{prefix}{json.dumps(key)}.")
 
 
-def begin(root: Path, *options: str, prefix: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
+def begin(
+    root: Path, *options: str, module: str = "search.run", prefix: Sequence[str] = (), **settings: Any
+) -> subprocess.Popen[str]:
     """Start the command in `root` as a user would, in a process group of its own."""
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "search.run", *options],
+        [*prefix, sys.executable, "-m", module, *options],
         cwd=root,
         env=environment,
         text=True,

@@ -64,6 +64,19 @@ def test_a_trial_that_joins_goes_to_a_population_of_its_structure_only() -> None
     assert place("small", alone=False, loads=loads, capacity=CAPACITY, joins=True) == 0
 
 
+def test_what_is_spread_goes_to_the_least_loaded_trainer_and_waits_while_that_one_starts() -> None:
+    def spread(*loads: TrainerLoad) -> int | None:
+        return place("small", alone=False, loads=loads, capacity=CAPACITY, spread=True)
+
+    assert spread(trainer(0, small=3), trainer(1)) == 1
+    assert spread(trainer(0, small=3), trainer(1, small=3)) == 0
+    assert spread(trainer(0, small=3), trainer(1, middle=1)) == 1
+    assert spread(trainer(0, middle=2), trainer(1, small=4)) == 1  # equally loaded: company decides
+    assert spread(trainer(0, small=8), trainer(1, small=8)) is None
+    assert spread(trainer(0), trainer(1, pending=True)) == 0
+    assert spread(trainer(0, small=1), trainer(1, pending=True)) is None
+
+
 @pytest.mark.parametrize("closed", [trainer(0, pending=True), trainer(0, small=1, alone=True)])
 def test_a_trainer_that_is_pending_or_holds_a_lone_trial_takes_nothing(closed: TrainerLoad) -> None:
     assert placed("small", closed) is None

@@ -20,7 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search.errors import LedgerError, OwnedError
-from search.events import KINDS, EpochReported, Event, SessionClosed, StudyCreated, TrialAsked, decode, encode
+from search.events import (
+    KINDS,
+    EpochReported,
+    Event,
+    NetworkTested,
+    SessionClosed,
+    StagePlanned,
+    StudyCreated,
+    TrialAsked,
+    decode,
+    encode,
+)
 from search.ledger import Ledger, ownership
 from search.state import fold
 
@@ -43,6 +54,8 @@ MAPPINGS: dict[type[Event], dict[str, st.SearchStrategy[Any]]] = {
         "versions": st.dictionaries(st.text(), st.text(), max_size=3),
     },
     TrialAsked: {"raw": VALUES, "hyperparameters": VALUES},
+    StagePlanned: {"configurations": st.dictionaries(st.text(), VALUES, max_size=3)},
+    NetworkTested: {"metrics": METRICS},
     EpochReported: {"metrics": METRICS, "replicates": st.lists(METRICS, max_size=3).map(tuple)},
 }
 EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {

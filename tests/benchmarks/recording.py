@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from search.admission import sampled
 from search.contract import Open, Opened
 from search.coordinator import Coordinator, Watcher
 from search.definition import StudyDefinition
@@ -22,6 +23,7 @@ from search.events import Event, StudyCreated
 from search.executors import CPU_TRAINER_ENVIRONMENT, LocalProcesses
 from search.launch import first_order, open_trainer, orders
 from search.ledger import Ledger
+from search.retention import OfTheBest
 from search.state import State, apply
 from search.viewer import Stores, Viewer
 from search.workspace import Workspace
@@ -158,13 +160,15 @@ def _train(study: StudyDefinition, trainers: Trainers, ledger: Ledger, root: Pat
         versions={},
         commit="",
     )
+    rules = trainers.opened.hyperparameters
     coordinator = Coordinator(
         definition=study,
         ledger=ledger,
         state=state,
         executor=trainers.executor,
         orders=trainers.orders,
-        rules=trainers.opened.hyperparameters,
+        admission=sampled(study, state, rules, aside=trainers.executor.beside, clock=time.time),
+        retention=OfTheBest(study),
         folder=Workspace(root).study(study.name),
         watcher=Watcher(on_events=lambda state, events: None, on_tick=lambda state: None, stop=lambda: None),
         clock=time.time,

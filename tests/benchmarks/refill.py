@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from objectives.hyperparameters import AUGMENTATION, NETWORK, TRAINING, Hyperparameter
 from search import admission, trainer
-from search.contract import Confusion, Hyperparameters, Order, Reply, Value
+from search.contract import Confusion, Hyperparameters, Measurement, Order, Part, Reply, Value
 from search.definition import StudyDefinition, load
 from search.executors import QueueChannel
 from search.state import State
@@ -151,8 +151,8 @@ class SimulatedObjective:
     def build(self, hyperparameters: Hyperparameters, *, epochs: int) -> SimulatedPopulation:
         return SimulatedPopulation()
 
-    def measure(self, checkpoint: Path, predictions: Path) -> Mapping[str, float]:
-        return {}
+    def measure(self, checkpoint: Path, predictions: Path, *, part: Part = "validation") -> Measurement:
+        raise NotImplementedError
 
     def export_model(self, checkpoint: Path, destination: Path) -> None: ...
 
