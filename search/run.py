@@ -37,6 +37,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 @click.option("--storage", metavar="URL", help="Optuna's storage; default studies/optuna.db.")
 @click.option("--tracking-uri", metavar="URL", help="MLflow's; default mlruns/mlflow.db.")
 @click.option("--export", type=Path, metavar="FILE", help="Write all trials as .csv, .parquet or .json.")
+@click.option("--confirm", is_flag=True, help="Then confirm the answer, as search.confirm does.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what the study will cost; create nothing.")
 def main(study: str, data_dir: Path | None, storage: str | None, tracking_uri: str | None, **options: Any) -> None:
@@ -75,6 +76,7 @@ def _run(
 
     workspace = Workspace(Path.cwd())
     quiet, dry_run, export = options.pop("quiet"), options.pop("dry_run"), options.pop("export")
+    confirms = options.pop("confirm")
     options["timeout_s"] = options.pop("timeout")
     definition = load(study, workspace, options)
 
@@ -93,7 +95,12 @@ def _run(
         from search.estimate import dry_run as estimate
 
         return estimate(definition, settings, console)
-    return run(definition, settings, console)
+    status = run(definition, settings, console)
+    if confirms and status == 0:
+        from search.confirm import confirm
+
+        return confirm(definition.name, settings, console)
+    return status
 
 
 def _again() -> str:

@@ -1,0 +1,114 @@
+"""`python -m search.ablate`: which of the winner's regularizers does anything, and what they do together."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from search.options import CONTEXT, Duration, Phase, begin, ended, options
+
+if TYPE_CHECKING:
+    from search.ablation import AblationPlan
+    from search.definition import StudyDefinition
+    from search.state import State
+
+KIND = "ablate"
+
+
+@click.command(context_settings=CONTEXT)
+@options
+@click.option("--budget", type=Duration(), metavar="TIME", help="Take about so long, as 20m: fewer seeds, all epochs.")
+def main(budget: float | None, **given: Any) -> None:
+    """Train the confirmed winner with each of its regularizers turned off, on the seeds it was confirmed on.
+
+    Running the same command again continues what was interrupted, and prints the result of what is finished.
+    """
+    ended(lambda: ablate(begin(given), budget_s=budget))
+
+
+def ablate(told: Phase, *, budget_s: float | None = None) -> int:
+    """Take the confirmed winner apart and print what was found; return the exit status.
+
+    Raises:
+        SearchError: there is no confirmed winner, or what search.session.taken_up raises.
+    """
+    from search.phase import run_phase, trained, undisturbed
+    from search.records import read
+    from search.session import taken_up
+
+    definition, state = read(told.settings.workspace, told.study)
+    confirmation = confirmed(definition, state)
+    phase = confirmation.replace("confirm", KIND)
+    plan = plan_of(definition, state, confirmation)
+    if not plan.active():
+        told.console.print("The winner has no active regularizer: there is nothing to take apart.")
+        return 0
+    if phase not in state.phases or not trained(state.phases[phase], plan):
+        with taken_up(told.settings, told.console, told.study, told.changes) as session:
+            from search.launch import orders
+
+            n_trainers = len(orders(session.definition, session.first, session.opened))
+            plan = plan_of(
+                session.definition,
+                session.state,
+                confirmation,
+                n_trainers=n_trainers,
+                budget_s=budget_s,
+                clock=time.time,
+            )
+            n_seeds = plan.n_seeds()
+            n_runs = len(plan.configurations()) * n_seeds
+            reason = run_phase(
+                session,
+                phase,
+                plan,
+                definition=undisturbed(session.definition),
+                header=f"{told.study}, {phase}: the winner without {', '.join(plan.active())}: "
+                f"{n_runs} runs on {n_seeds} of the winner's seeds, some {plan.expected_s(n_seeds) / 60:.0f} minutes",
+                n_expected=n_runs,
+            )
+            state = session.state
+        if reason != "done":
+            text = f"Stopped ({reason}); nothing is lost. To continue: {told.settings.command}"
+            told.console.print(text, markup=False, soft_wrap=True)
+            return 130
+    from search.ablation import ablated, sentences
+
+    for sentence in sentences(definition, ablated(plan_of(definition, state, confirmation), phase)):
+        told.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    told.console.print(f"To look further: python -m search.report --study {told.study}", markup=False, highlight=False)
+    return 0
+
+
+def confirmed(definition: "StudyDefinition", state: "State") -> str:
+    """The last phase of the study that confirmed a winner.
+
+    Raises:
+        DefinitionError: there is none, or it is not through.
+    """
+    from search.confirm import KIND as CONFIRM
+    from search.confirm import plan_of as confirmation_plan
+    from search.errors import DefinitionError
+    from search.phase import numbered, trained, untested
+
+    through = [
+        name
+        for name in numbered(state, CONFIRM)
+        if trained(state.phases[name], confirmation_plan(definition, state, name)) and not untested(state.phases[name])
+    ]
+    if not through:
+        raise DefinitionError(
+            f"{definition.name}: no winner is confirmed yet, so that nothing can be taken apart. "
+            f"Run python -m search.confirm --study {definition.name} first."
+        )
+    return through[-1]
+
+
+def plan_of(definition: "StudyDefinition", state: "State", confirmation: str, **more: Any) -> "AblationPlan":
+    from search.ablation import AblationPlan
+
+    return AblationPlan(definition=definition, search=state, confirmation=confirmation, **more)
+
+
+if __name__ == "__main__":
+    main()
