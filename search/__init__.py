@@ -3,6 +3,11 @@
 commands       run              bring a study to its number of trials, and say what it found
                serve            the Optuna dashboard and the MLflow UI, on loopback
                delete           remove a study from the ledger and both views
+               confirm          is the gain real, how large on new data, which configuration to take
+               ablate           which of the winner's regularizers does anything
+               report           write what was found as one HTML file
+               reproduce        train one trial again, and compare
+               options          what these share
 a study        definition       StudyDefinition: what a study file must hold; fingerprint
                space            kinds of parameter; what was drawn (raw) -> what is trained (effective)
                rules, wording   what an objective accepts of a value; what is wrong with a file, in words
@@ -12,14 +17,28 @@ the record     events           what can happen in a study
 the decisions  sampling         the next trial: the baseline, then Optuna's samplers, seeded per ask
                promise          what trials in training promise the sampler
                asking           the sampler at work beside the coordinator
-               admission        which trial comes next, and on which trainer
+               admission        which trial of a search comes next, and on which trainer
+               planned          the same of a phase beyond the search, from the plan of its stages
                cohort           which trainer takes a trial, and in what company (pure)
                pruning          which trials end at a report (pure)
                diagnosis        what a learning curve says: a label, its evidence, a remedy (pure)
                diagnoses        those of all trials of a study, as more of them finish
                recovery         who is trained again when a population raises or a trainer dies (pure)
                retention        which trials keep their weights, and which is the champion (pure)
-the work       session          one run of the command, from study file to result
+the answer     confirmation     which configurations are trained again, and on which seeds (pure)
+               conclusions      what that found, in numbers and in words (pure)
+               ablation         the winner taken apart: what to train, and what it says (pure)
+               reproduction     a trial beside its reproduction (pure)
+               predictions      what networks said of each test example
+               cost             each trial's share of its trainers' time (pure)
+               statistics       intervals over seeds and examples, comparisons, tests, power (pure)
+               verdicts         what they say in words: does it help, which to take, what each part does (pure)
+               importance       how much each parameter matters, two ways, with intervals (pure)
+               landscape        dose and response of each regularizer; expected best against budget (pure)
+               cautions         warnings on the space: widen, shrink, too few trials (pure)
+the work       session          a study is taken up, trained and let go
+               phase            a phase beyond the search: trained by its plan, tested once
+               records          a study as its ledger tells it, for who only reads
                launch           how many trainers, on which device or cores
                interruption     signals and the time limit
                coordinator      the loop: admit, append, decide, evict
@@ -38,6 +57,12 @@ the views      viewer           the process that writes them, at the lowest prio
                figures          the pictures and tables of a trial, drawn once
                drawing          confusion matrices and learning curves as PNG
                champion         registers the best network with MLflow
+the report     reporting        from a study's state and predictions to what the report says (pure)
+               headline         its answer: confirmation, ablation, confusions, calibration (pure)
+               provenance       where its numbers come from, what they cost, uses of the test set (pure)
+               findings         what a report says: records of texts and numbers
+               page             how: one HTML page, from report.html.j2
+               charts           its charts as inline SVG
 the terminal   display          what is seen while a study runs
                result           what was found, in sentences and as a table
                estimate         --dry-run
@@ -51,6 +76,8 @@ Vocabulary, beyond the field's own words (study, trial, sampler, pruner, rung, e
     replicate    one training within a trial, with its own seed and fold; a trial has one unless its study says
                  `replicates` or `folds`
     slot         one row of a population; it holds one replicate
+    phase        what is trained beyond the search, a study within the study: its trials are called runs, and belong
+                 to stages; confirm-1, ablate-1, reproduce-1, ...
     attempt      one training of a trial from its first epoch; an interrupted trial has several
     baseline     trial 0: every parameter as [baseline] says, trained to its last epoch
     raw          what the sampler drew; effective: what is trained and recorded (below off_below it is 0)

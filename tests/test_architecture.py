@@ -133,7 +133,9 @@ def python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", ["search.run", "search.serve", "search.delete"])
+@pytest.mark.parametrize(
+    "command", [f"search.{name}" for name in ("run", "confirm", "ablate", "report", "reproduce", "serve", "delete")]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     printed = python(
         "import runpy, sys\n"

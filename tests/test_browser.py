@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from search.events import StudyCreated
 from search.follower import Follower
 from search.ledger import Ledger
 from search.mlflow_view import MlflowView
 from search.optuna_view import OptunaView
+from search.page import render
+from search.report import keep
 from search.workspace import Workspace
+from tests.example_report import example_report
 from tests.histories import history, put_champion, put_files, put_mlflow_database
 from tests.test_serve import free_port, serving
 
@@ -59,6 +63,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, page: "Page") -> Iterator[t
         follower = Follower(view, ledger, on_trouble=pytest.fail)
         follower.start()
         assert follower.stop(drain_s=120)
+    created = history()[0]
+    assert isinstance(created, StudyCreated)
+    assert keep(render(example_report()), created, places.mlflow_url)
     dashboard, ui = free_port(), free_port()
     with serving(places.root, "--port", str(dashboard), "--mlflow-port", str(ui), n_pages=2):
         yield f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{ui}", mlflow
@@ -132,3 +139,10 @@ def test_mlflow_shows_the_experiment_and_the_registered_champion(
     page.goto(f"{served[1]}/#/models/small_reg")
     expect_text(page, "Version 1")
     expect_text(page, "champion")
+
+
+def test_mlflow_shows_the_report_within_a_frame_of_its_own(page: "Page", served: tuple[str, str, MlflowView]) -> None:
+    parent = served[2].parent_url()
+    assert parent is not None
+    page.goto(f"{served[1]}{parent[parent.index('/#/') :]}/artifacts/report/report.html")
+    page.frame_locator("iframe").get_by_text("gains 4.1 points").first.wait_for()

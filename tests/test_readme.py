@@ -13,7 +13,7 @@ import objectives
 import search
 from objectives import OBJECTIVES
 from objectives.classification import Classification
-from search import delete, run, serve, space
+from search import ablate, confirm, delete, report, reproduce, run, serve, space
 from search.contract import HyperparameterRule
 from search.definition import Pruning, StudyDefinition, check_objective, load
 from search.diagnosis import REMEDIES
@@ -25,6 +25,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS: dict[str, click.Command] = {
     "search.run": run.main,
+    "search.confirm": confirm.main,
+    "search.ablate": ablate.main,
+    "search.report": report.main,
+    "search.reproduce": reproduce.main,
     "search.serve": serve.main,
     "search.delete": delete.main,
 }
