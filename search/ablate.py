@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.options import CONTEXT, Duration, Phase, begin, ended, options
+from search.options import CONTEXT, Duration, Request, begin, ended, options, stopped
 
 if TYPE_CHECKING:
     from search.ablation import AblationPlan
@@ -26,27 +26,27 @@ def main(budget: float | None, **given: Any) -> None:
     ended(lambda: ablate(begin(given), budget_s=budget))
 
 
-def ablate(told: Phase, *, budget_s: float | None = None) -> int:
+def ablate(request: Request, *, budget_s: float | None = None) -> int:
     """Take the confirmed winner apart and print what was found; return the exit status.
 
     Raises:
         SearchError: there is no confirmed winner, or what search.session.taken_up raises.
     """
+    from search.ablation import ablated, sentences
+    from search.launch import orders
     from search.phase import run_phase, trained, undisturbed
     from search.records import read
     from search.session import taken_up
 
-    definition, state = read(told.settings.workspace, told.study)
+    definition, state = read(request.settings.workspace, request.study)
     confirmation = confirmed(definition, state)
     phase = confirmation.replace("confirm", KIND)
     plan = plan_of(definition, state, confirmation)
     if not plan.active():
-        told.console.print("The winner has no active regularizer: there is nothing to take apart.")
+        request.console.print("The winner has no active regularizer: there is nothing to take apart.")
         return 0
     if phase not in state.phases or not trained(state.phases[phase], plan):
-        with taken_up(told.settings, told.console, told.study, told.changes) as session:
-            from search.launch import orders
-
+        with taken_up(request.settings, request.console, request.study, request.changes) as session:
             n_trainers = len(orders(session.definition, session.first, session.opened))
             plan = plan_of(
                 session.definition,
@@ -63,20 +63,16 @@ def ablate(told: Phase, *, budget_s: float | None = None) -> int:
                 phase,
                 plan,
                 definition=undisturbed(session.definition),
-                header=f"{told.study}, {phase}: the winner without {', '.join(plan.active())}: "
+                header=f"{request.study}, {phase}: the winner without {', '.join(plan.active())}: "
                 f"{n_runs} runs on {n_seeds} of the winner's seeds, some {plan.expected_s(n_seeds) / 60:.0f} minutes",
                 n_expected=n_runs,
             )
             state = session.state
         if reason != "done":
-            text = f"Stopped ({reason}); nothing is lost. To continue: {told.settings.command}"
-            told.console.print(text, markup=False, soft_wrap=True)
-            return 130
-    from search.ablation import ablated, sentences
-
-    for sentence in sentences(definition, ablated(plan_of(definition, state, confirmation), phase)):
-        told.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    told.console.print(f"To look further: python -m search.report --study {told.study}", markup=False, highlight=False)
+            return stopped(request, reason)
+    found = ablated(plan_of(definition, state, confirmation), phase)
+    for line in (*sentences(definition, found), f"To look further: python -m search.report --study {request.study}"):
+        request.console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -86,16 +82,10 @@ def confirmed(definition: "StudyDefinition", state: "State") -> str:
     Raises:
         DefinitionError: there is none, or it is not through.
     """
-    from search.confirm import KIND as CONFIRM
-    from search.confirm import plan_of as confirmation_plan
+    from search.confirm import finished
     from search.errors import DefinitionError
-    from search.phase import numbered, trained, untested
 
-    through = [
-        name
-        for name in numbered(state, CONFIRM)
-        if trained(state.phases[name], confirmation_plan(definition, state, name)) and not untested(state.phases[name])
-    ]
+    through = finished(definition, state)
     if not through:
         raise DefinitionError(
             f"{definition.name}: no winner is confirmed yet, so that nothing can be taken apart. "

@@ -1,16 +1,13 @@
 """`python -m search.confirm`: is the gain real, how large is it on new data, and which configuration to take?"""
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.options import CONTEXT, Duration, begin, ended, options
+from search.options import CONTEXT, Duration, Request, begin, ended, options, stopped
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from search.conclusions import Confirmation
     from search.confirmation import ConfirmationPlan
     from search.definition import StudyDefinition
@@ -32,71 +29,49 @@ def main(budget: float | None, again: bool, **given: Any) -> None:
     Running the same command again continues what was interrupted, and prints the result of what is finished.
     """
 
-    def work() -> int:
-        told = begin(given)
-        return confirm(told.study, told.settings, told.console, changes=told.changes, budget_s=budget, again=again)
-
-    ended(work)
+    ended(lambda: confirm(begin(given), budget_s=budget, again=again))
 
 
-def confirm(
-    study: str,
-    settings: "Settings",
-    console: "Console",
-    *,
-    changes: Mapping[str, Any] | None = None,
-    budget_s: float | None = None,
-    again: bool = False,
-) -> int:
+def confirm(request: Request, *, budget_s: float | None = None, again: bool = False) -> int:
     """Confirm the study's answer and print it; return the exit status.
 
     Raises:
         SearchError: there is nothing to confirm, or what search.session.taken_up raises.
     """
-    from search.phase import run_phase, trained, undisturbed, untested
+    from search.launch import orders
+    from search.phase import run_phase, undisturbed
     from search.records import read
     from search.session import taken_up
 
-    started = time.monotonic()
-    definition, state = read(settings.workspace, study)
+    started, settings = time.monotonic(), request.settings
+    definition, state = read(settings.workspace, request.study)
     check(definition, state)
     phase = current(definition, state, again=again)
-    plan = plan_of(definition, state, phase)
-    if phase in state.phases and trained(state.phases[phase], plan) and not untested(state.phases[phase]):
-        _print(definition, state, phase, settings, console)
-        return 0
-    with taken_up(settings, console, study, changes or {}) as session:
-        from search.launch import orders
-
-        plan = plan_of(
-            session.definition,
-            session.state,
-            phase,
-            n_trainers=len(orders(session.definition, session.first, session.opened)),
-            budget_s=budget_s,
-            elapsed_s=lambda: time.monotonic() - started,
-            clock=time.time,
-        )
-        reason = run_phase(
-            session,
-            phase,
-            plan,
-            definition=undisturbed(session.definition),
-            header=_header(plan, session.state, phase),
-            tested="final",
-            n_expected=plan.n_runs(),
-        )
-    return conclude(definition, session.state, phase, settings, console, reason)
-
-
-def conclude(
-    definition: "StudyDefinition", state: "State", phase: str, settings: "Settings", console: "Console", reason: str
-) -> int:
-    if reason == "done":
-        _print(definition, state, phase, settings, console)
-        return 0
-    console.print(f"Stopped ({reason}); nothing is lost. To continue: {settings.command}", markup=False, soft_wrap=True)
-    return 130
+    if phase not in finished(definition, state):
+        with taken_up(settings, request.console, request.study, request.changes) as session:
+            plan = plan_of(
+                session.definition,
+                session.state,
+                phase,
+                n_trainers=len(orders(session.definition, session.first, session.opened)),
+                budget_s=budget_s,
+                elapsed_s=lambda: time.monotonic() - started,
+                clock=time.time,
+            )
+            reason = run_phase(
+                session,
+                phase,
+                plan,
+                definition=undisturbed(session.definition),
+                header=_header(plan, session.state, phase),
+                tested="final",
+                n_expected=plan.n_runs(),
+            )
+            state = session.state
+        if reason != "done":
+            return stopped(request, reason)
+    _print(definition, state, phase, request)
+    return 0
 
 
 def check(definition: "StudyDefinition", state: "State") -> None:
@@ -133,19 +108,28 @@ def current(definition: "StudyDefinition", state: "State", *, again: bool) -> st
         DefinitionError: another one is asked for while the last is not through.
     """
     from search.errors import DefinitionError
-    from search.phase import following, numbered, trained, untested
+    from search.phase import following, numbered
 
     known = numbered(state, KIND)
     if not known:
         return following(state, KIND)
-    last = state.phases[known[-1]]
-    through = trained(last, plan_of(definition, state, known[-1])) and not untested(last)
-    if again and not through:
+    if again and known[-1] not in finished(definition, state):
         raise DefinitionError(
             f"{definition.name}: {known[-1]} is not finished. Finish it without --again, which would use the test set "
             "once more."
         )
     return following(state, KIND) if again else known[-1]
+
+
+def finished(definition: "StudyDefinition", state: "State") -> list[str]:
+    """The confirmations that are through, in order: trained and tested."""
+    from search.phase import numbered, trained, untested
+
+    return [
+        name
+        for name in numbered(state, KIND)
+        if trained(state.phases[name], plan_of(definition, state, name)) and not untested(state.phases[name])
+    ]
 
 
 def plan_of(definition: "StudyDefinition", state: "State", phase: str, **more: Any) -> "ConfirmationPlan":
@@ -171,17 +155,17 @@ def found(definition: "StudyDefinition", state: "State", phase: str, settings: "
     return concluded(definition, state, phase, scored, n_examples=tests[0].n_examples if tests else 0)
 
 
-def _print(definition: "StudyDefinition", state: "State", phase: str, settings: "Settings", console: "Console") -> None:
+def _print(definition: "StudyDefinition", state: "State", phase: str, request: Request) -> None:
     from search.conclusions import sentences
 
     lines = [
-        *sentences(definition, found(definition, state, phase, settings)),
+        *sentences(definition, found(definition, state, phase, request.settings)),
         *_notes(state, phase),
         f"To look further: python -m search.ablate --study {definition.name}",
         f"                 python -m search.report --study {definition.name}",
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        request.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _notes(state: "State", phase: str) -> list[str]:

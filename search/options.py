@@ -34,8 +34,8 @@ class Duration(click.ParamType[float]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """What a command about a phase was told."""
+class Request:
+    """What a command that trains beyond the search was asked to do."""
 
     study: str
     changes: Mapping[str, Any]
@@ -61,7 +61,7 @@ def options(command: Command) -> Command:
     return command
 
 
-def begin(given: dict[str, Any]) -> Phase:
+def begin(given: dict[str, Any]) -> Request:
     """Take out of the given options what `options` declares."""
     from rich.console import Console
 
@@ -79,7 +79,7 @@ def begin(given: dict[str, Any]) -> Phase:
         quiet=quiet,
         command=again(),
     )
-    return Phase(
+    return Request(
         study=given.pop("study"),
         changes={name: value for name, value in changes.items() if value is not None},
         settings=settings,
@@ -91,6 +91,13 @@ def again() -> str:
     """The command as the user typed it: run again it continues."""
     module = Path(sys.argv[0]).stem
     return shlex.join(["python", "-m", f"search.{module}", *sys.argv[1:]])
+
+
+def stopped(request: Request, reason: str) -> int:
+    """Say how to go on; return the exit status."""
+    text = f"Stopped ({reason}); nothing is lost. To continue: {request.settings.command}"
+    request.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return 130
 
 
 def ended(work: Callable[[], int]) -> None:

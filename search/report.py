@@ -81,14 +81,10 @@ def evidence(definition: "StudyDefinition", state: "State", settings: "Settings"
     from search.ablation import ablated
     from search.confirmation import FINAL
     from search.headline import Evidence
-    from search.phase import numbered, trained, untested
+    from search.phase import trained
     from search.predictions import read
 
-    through = [
-        name
-        for name in numbered(state, confirm.KIND)
-        if trained(state.phases[name], confirm.plan_of(definition, state, name)) and not untested(state.phases[name])
-    ]
+    through = confirm.finished(definition, state)
     if not through:
         return Evidence()
     confirmations = [confirm.found(definition, state, name, settings) for name in through]

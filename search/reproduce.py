@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.options import CONTEXT, Phase, begin, ended, options
+from search.options import CONTEXT, Request, begin, ended, options, stopped
 
 if TYPE_CHECKING:
     from search.state import State, Trial
@@ -25,7 +25,7 @@ def main(trial: int, **given: Any) -> None:
     ended(lambda: reproduce(begin(given), trial))
 
 
-def reproduce(told: Phase, number: int) -> int:
+def reproduce(request: Request, number: int) -> int:
     """Train the trial again and print how it compares; return the exit status.
 
     Raises:
@@ -37,9 +37,9 @@ def reproduce(told: Phase, number: int) -> int:
     from search.reproduction import ReproductionPlan, compared
     from search.session import taken_up
 
-    definition, state = read(told.settings.workspace, told.study)
+    definition, state = read(request.settings.workspace, request.study)
     trial = _trial(definition.name, state.trials, number)
-    with taken_up(told.settings, told.console, told.study, told.changes) as session:
+    with taken_up(request.settings, request.console, request.study, request.changes) as session:
         undisturbed = Pruning(kind="none", patience=definition.pruning.patience)
         runs = session.definition.model_copy(update={"pruning": undisturbed, "timeout_s": None})
         plan = ReproductionPlan(definition=session.definition, trial=trial, clock=time.time)
@@ -49,19 +49,19 @@ def reproduce(told: Phase, number: int) -> int:
             phase,
             plan,
             definition=runs,
-            header=f"{told.study}, {phase}: trial {number} again, {definition.epochs} epochs",
+            header=f"{request.study}, {phase}: trial {number} again, {definition.epochs} epochs",
             n_expected=1,
             seeds=plan.seeds,
         )
         state = session.state
     if reason != "done":
-        text = f"Stopped ({reason}); nothing is lost. To continue: {told.settings.command}"
-        told.console.print(text, markup=False, soft_wrap=True)
-        return 130
+        return stopped(request, reason)
     assert state.created is not None
     run = state.phases[phase].trials[0]
     found = compared(definition, trial, run, precision=state.created.precision)
-    told.console.print(f"Trial {number}: {found.verdict}: {found.why}.", markup=False, highlight=False, soft_wrap=True)
+    request.console.print(
+        f"Trial {number}: {found.verdict}: {found.why}.", markup=False, highlight=False, soft_wrap=True
+    )
     return 0 if found.verdict != "different" else 1
 
 

@@ -98,8 +98,9 @@ def _run(
     status = run(definition, settings, console)
     if confirms and status == 0:
         from search.confirm import confirm
+        from search.options import Request
 
-        return confirm(definition.name, settings, console)
+        return confirm(Request(study=definition.name, changes={}, settings=settings, console=console))
     return status
 
 
