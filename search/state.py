@@ -125,6 +125,8 @@ class State:
     trials: dict[int, Trial] = field(default_factory=dict)
     finish_order: list[int] = field(default_factory=list)
     """The trials that have an outcome, in the order they got it."""
+    unfinished: dict[int, None] = field(default_factory=dict)
+    """The trials without one, in the order they were asked: few, however many a study has."""
     max_slots: dict[str, int] = field(default_factory=dict)
     """Structure -> the most slots its populations may hold, where memory ran out."""
     exported: ModelExported | None = None
@@ -158,12 +160,12 @@ class State:
 
     @property
     def running(self) -> list[Trial]:
-        return [trial for trial in self.trials.values() if trial.running is not None]
+        return [trial for number in self.unfinished if (trial := self.trials[number]).running is not None]
 
     @property
     def waiting(self) -> list[Trial]:
         """Asked, without an outcome and not in training: new, or interrupted."""
-        return [trial for trial in self.trials.values() if trial.outcome is None and trial.running is None]
+        return [trial for number in self.unfinished if (trial := self.trials[number]).running is None]
 
     @property
     def baseline(self) -> Trial | None:
@@ -209,6 +211,7 @@ def apply(state: State, event: Event) -> None:
                 configuration=event.configuration,
                 seeds=event.seeds,
             )
+            state.unfinished[event.trial] = None
         case StagePlanned():
             state.stages[event.stage] = event
         case ModelExported():
@@ -221,6 +224,7 @@ def apply(state: State, event: Event) -> None:
             state.trials[event.trial] = _changed(state.trials[event.trial], event)
             if isinstance(event, TrialFinished):
                 state.finish_order.append(event.trial)
+                del state.unfinished[event.trial]
 
 
 def _changed(

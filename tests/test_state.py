@@ -131,6 +131,7 @@ def test_every_trial_is_finished_running_or_waiting_and_counted_once(history: li
     sorted_out = [t.number for t in (*state.finished, *state.running, *state.waiting)]
     assert sorted(sorted_out) == list(range(sum(isinstance(event, TrialAsked) for event in history)))
     assert state.finish_order == [event.trial for event in history if isinstance(event, TrialFinished)]
+    assert list(state.unfinished) == [trial.number for trial in state.trials.values() if trial.outcome is None]
     for trial in state.trials.values():
         assert [attempt.number for attempt in trial.attempts] == list(range(1, len(trial.attempts) + 1))
         assert [report.epoch for report in trial.reports] == list(range(len(trial.reports)))
