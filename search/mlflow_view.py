@@ -128,6 +128,7 @@ class MlflowView:
                 if TRIAL in run.data.tags and ATTEMPT in run.data.tags
             }
             self._diagnosed = {run.info.run_id: run.data.tags[EVIDENCE] for run in runs if EVIDENCE in run.data.tags}
+            self._diagnoses.clear()  # the ledger is folded anew
             if parents:
                 self._parent = parents[0].info.run_id
                 return int(parents[0].data.tags.get(CURSOR, 0))

@@ -132,7 +132,7 @@ class OptunaView:
             self._links = {trial.number: trial.user_attrs.get(LINK) for trial in trials}
             self._unlinked = set(self._finished)
             self._diagnosed = {trial.number: trial.user_attrs.get(EVIDENCE) for trial in trials}
-            self._study = study
+            self._study, self._diagnoses = study, Diagnoses()  # the ledger is folded anew
             return int(study.user_attrs.get(CURSOR, 0))
 
     def take(self, events: Sequence[tuple[int, Event]], state: State) -> None:
