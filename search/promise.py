@@ -61,6 +61,9 @@ class PromisingStorage(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        if not self._promised:
+            return super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
         trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=None)
-        seen = [self._promised.get(trial.number, trial) for trial in trials]
-        return [trial for trial in seen if states is None or trial.state in states]
+        for number, seen in self._promised.items():
+            trials[number] = seen
+        return [trial for trial in trials if states is None or trial.state in states]

@@ -2,10 +2,12 @@
 
 import math
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from search.events import AttemptStarted, EpochReported, TrialAsked, TrialFinished
-from search.promise import Promises
+from search.promise import Promises, PromisingStorage
 from search.state import State, Trial, fold
 
 
@@ -56,3 +58,20 @@ def test_nothing_is_promised_before_an_epoch_or_beyond_what_was_ever_completed()
     assert learned.of(trial(math.nan)) is None
     assert learned.of(trial(0.1, 0.1, 0.1)) is None
     assert promises().of(trial(0.5)) is None
+
+
+def test_storage_shows_what_promises_something_as_complete_and_all_others_as_they_are() -> None:
+    storage = PromisingStorage()
+    study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler())
+    trials = [study.ask() for _ in range(5)]
+    study.tell(trials[0], 7.0)
+    for promised in ({2: 3.0, 3: 4.0}, {4: 5.0}, {}):
+        storage.promise(study._study_id, promised)
+        seen = storage.get_all_trials(study._study_id, deepcopy=False)
+        assert [trial.number for trial in seen] == [0, 1, 2, 3, 4]
+        complete = (TrialState.COMPLETE,)
+        values = {t.number: t.value for t in storage.get_all_trials(study._study_id, states=complete)}
+        assert values == {0: 7.0} | promised
+        running = storage.get_all_trials(study._study_id, states=(TrialState.RUNNING,))
+        assert [trial.number for trial in running] == [n for n in range(1, 5) if n not in promised]
+    assert all(trial.value is None for trial in seen[1:])
