@@ -16,6 +16,7 @@ the record     events           what can happen in a study
                state            apply(state, event): trials, attempts, outcomes (pure)
 the decisions  sampling         the next trial: the baseline, then Optuna's samplers, seeded per ask
                promise          what trials in training promise the sampler
+               tpe              Optuna's TPE, the trials ranked once an ask
                asking           the sampler at work beside the coordinator
                admission        which trial of a search comes next, and on which trainer
                planned          the same of a phase beyond the search, from the plan of its stages

@@ -17,6 +17,7 @@ from search.errors import DefinitionError
 from search.promise import Promises, PromisingStorage
 from search.space import distribution, grid
 from search.state import State, Trial
+from search.tpe import OneAsk
 
 REPLAYED = ("cmaes", "qmc")
 """Samplers that keep notes in Optuna's study, which can be had back only by asking again, in the same order."""
@@ -177,7 +178,7 @@ def _sampler(definition: StudyDefinition, number: int) -> BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match definition.sampler:
             case "tpe":
-                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_STARTUP, multivariate=False)
+                return OneAsk(seed=seed, n_startup_trials=N_STARTUP)
             case "random" | "grid":
                 return optuna.samplers.RandomSampler(seed=seed)
             case "gp":
