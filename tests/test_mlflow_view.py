@@ -233,6 +233,15 @@ def test_size_of_batches_decides_nothing(written: Path, tmp_path: Path) -> None:
     assert stored(client_of(tmp_path)) == stored(client_of(written))
 
 
+def test_view_that_lost_its_store_and_is_opened_again_is_given_the_ledger_from_the_beginning(
+    written: Path, tmp_path: Path
+) -> None:
+    view = view_in(fresh(tmp_path, drawn=written))
+    write(view, EVENTS, batch=1000)
+    write(view, EVENTS)
+    assert stored(client_of(tmp_path)) == stored(client_of(written))
+
+
 def test_kills_between_write_and_cursor_leave_the_store_as_once(written: Path, tmp_path: Path) -> None:
     root = fresh(tmp_path, drawn=written)
     begin = 0

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from search.promise import PromisingStorage
@@ -22,7 +23,7 @@ KINDS: dict[str, BaseDistribution] = {
 def asked(sampler: BaseSampler, *, direction: str, n_trials: int) -> dict[str, object]:
     """What the sampler draws after so many trials, pruned, failed, complete and promising ones among them."""
     rng, storage = random.Random(n_trials), PromisingStorage()
-    study = optuna.create_study(storage=storage, direction=direction, sampler=sampler)
+    study = optuna.create_study(storage=storage, direction=StudyDirection[direction.upper()], sampler=sampler)
     states = (TrialState.PRUNED, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
     for number in range(n_trials):
         state, value = states[number % 5], rng.choice([0.1, 0.2, rng.random()])
