@@ -1,6 +1,7 @@
 """The benchmarks' arithmetic, and each side once, tiny, on real digits."""
 
 import math
+import random
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,21 @@ import pytest
 
 from objectives.data import load
 from search.events import AttemptInterrupted, AttemptStarted, EpochReported, Event, TrialFinished
+from search.state import fold
 from search.workspace import Workspace
-from tests.benchmarks import engine, fused, fused_modules, gpu, kept, limit, memory, release, studies, validity
+from tests.benchmarks import (
+    bookkeeping,
+    engine,
+    fused,
+    fused_modules,
+    gpu,
+    kept,
+    limit,
+    memory,
+    release,
+    studies,
+    validity,
+)
 from tests.benchmarks.measuring import Burst, Held, Reporter, burst
 from tests.benchmarks.sides import SIDES, Places, Setting
 from tests.benchmarks.table import Claim, alternating, ratios, rendered, spread
@@ -219,3 +233,28 @@ def test_modules_of_ones_own_are_measured_beside_plain_ones() -> None:
     build, _, batch = fused_modules.MODULES["digits_mlp"]
     cells = fused_modules.measured(build, data, batch, 2, repeats=1, seconds=0.01).split(" | ")
     assert [cell.startswith("**") for cell in cells] == [False, True, False]
+
+
+# ---------------------------------------------------------------- bookkeeping
+
+
+def test_made_trials_end_at_rungs_as_a_study_s_do() -> None:
+    definition = bookkeeping.study(40, epochs=9)
+    made = bookkeeping.Made(definition, {1: [], 3: []}, random.Random(0))
+    state = fold([made.created()])
+    for _ in range(40):
+        fold(made.trial(), state)
+    fold(made.trial(until=2), state)
+    assert {trial.outcome for trial in state.finished} == {"complete", "pruned"}
+    assert [len(trial.reports) for trial in state.running] == [3]
+    for trial in state.finished:
+        last = trial.reports[-1].epoch
+        assert last == 9 if trial.outcome == "complete" else last in (1, 3)
+        assert trial.best(definition.metric, maximize=True) == (trial.best_epoch, trial.value)
+
+
+@pytest.mark.parametrize("part", ["asking", "ledger"])
+def test_costs_of_bookkeeping_are_positive(part: str) -> None:
+    lines = bookkeeping.measured(part, [8]).splitlines()
+    assert lines[0] == f"| {part} | 8 trials |"
+    assert all(float(line.split("|")[2]) > 0 for line in lines[2:])
