@@ -9,9 +9,15 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
-from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+try:
+    from optuna.samplers._tpe.sampler import _split_trials, default_gamma
+except ImportError:  # another version of Optuna: then its own way, which takes longer
+    CAN_RANK = False
+else:
+    CAN_RANK = True
 
 
 class OneAsk(TPESampler):
@@ -24,6 +30,8 @@ class OneAsk(TPESampler):
 
     def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """As in Optuna 5.0, but for the parts, which it finds here."""
+        if not CAN_RANK:
+            return super()._sample(study, trial, search_space)
         if not self._parts:
             states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
             trials = [t for t in study.get_trials(deepcopy=False, states=states) if t.number != trial.number]
