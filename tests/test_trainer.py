@@ -322,13 +322,14 @@ def test_one_off_job_that_fails_names_its_weights_and_no_trial(
 @pytest.mark.parametrize(("part", "checksum"), [("validation", ""), ("test", "7e57")])
 def test_measured_weights_are_told_with_what_they_predict(tmp_path: Path, part: Part, checksum: str) -> None:
     weights, predictions = tmp_path / "w", tmp_path / "tested" / "p.npz"
-    weights.write_text(json.dumps({"seed": 5, "epoch": 1}))
+    weights.write_text(json.dumps({"seed": 5, "epoch": 1, "quality": 0.7}))
     (told,) = Session().sent(Measure(checkpoint=str(weights), predictions=str(predictions), part=part))
     assert isinstance(told, Measured)
     assert (told.checkpoint, told.predictions, told.part) == (str(weights), str(predictions), part)
     found = np.load(predictions)
-    name = "test_accuracy" if part == "test" else "val_accuracy"
-    assert told.metrics == {name: (found["outputs"].argmax(1) == found["targets"]).mean()}
+    accuracy, loss = ("test_accuracy", "test_loss") if part == "test" else ("val_accuracy", "val_loss")
+    right = found["outputs"].argmax(1) == found["targets"]
+    assert told.metrics == {accuracy: right.mean(), loss: found["losses"].mean()}
     assert (told.n_examples, told.checksum) == (len(found["index"]), checksum)
     assert told.sha256 == hashlib.sha256(predictions.read_bytes()).hexdigest()
     assert {path.name for path in predictions.parent.iterdir()} == {"p.npz", "p.npz.sha256"}
