@@ -16,9 +16,10 @@ import numpy as np
 import optuna
 import pytest
 
+from search import events
 from search.checkpoint import sha256
 from search.confirmation import FINAL, SELECT, SWEEP
-from search.events import NetworkTested, TestSetUsed, TrialAsked
+from search.events import NetworkTested, TrialAsked
 from search.mlflow_view import connect
 from search.state import State
 from search.workspace import Workspace
@@ -94,13 +95,13 @@ def test_planted_gain_is_confirmed_and_every_run_is_counted_once(confirmed: tupl
 def test_use_of_the_test_set_is_in_the_ledger_before_any_network_is_measured_on_it(
     confirmed: tuple[Path, str],
 ) -> None:
-    events = events_of(confirmed[0])
-    uses = [at for at, event in enumerate(events) if isinstance(event, TestSetUsed)]
-    tests = [at for at, event in enumerate(events) if isinstance(event, NetworkTested)]
+    found = events_of(confirmed[0])
+    uses = [at for at, event in enumerate(found) if isinstance(event, events.TestSetUsed)]
+    tests = [at for at, event in enumerate(found) if isinstance(event, NetworkTested)]
     assert len(uses) == 1
     assert uses[0] < min(tests)
-    assert len(tests) == len({events[at].trial for at in tests}) == N_RUNS[FINAL]  # type: ignore[union-attr]
-    last_trained = max(at for at, event in enumerate(events) if isinstance(event, TrialAsked))
+    assert len(tests) == len({found[at].trial for at in tests}) == N_RUNS[FINAL]  # type: ignore[union-attr]
+    last_trained = max(at for at, event in enumerate(found) if isinstance(event, TrialAsked))
     assert last_trained < uses[0]
 
 
