@@ -53,7 +53,7 @@ def confirmation(definition: StudyDefinition, measure: Measure, evidence: Eviden
         answer=found.verdict,
         sentence=sentence(definition, measure, found),
         baseline_sentence=_baseline(measure, found),
-        take=_taken(measure, found),
+        take=f"{_taken(measure, found)}{told_apart(evidence.ablation)}",
         optimism=sign * (found.naive - _mean(found.winner.tested)),
         candidates=[_candidate(ROLES[r], found.contenders[n], sign) for r, n in found.roles.items()],
         differences=_differences(found),
@@ -135,6 +135,28 @@ def _baseline(measure: Measure, found: conclusions.Confirmation) -> str:
 def _taken(measure: Measure, found: conclusions.Confirmation) -> str:
     but = " But the best unregularized network beats it." if found.verdict == "it hurts" else ""
     return f"{_chosen(measure, found)}{but}"
+
+
+def told_apart(found: Ablation | None) -> str:
+    """Which of the winner's regularizers does anything, as a sentence to follow another; empty before an ablation."""
+    if found is None:
+        return ""
+    by_label = {
+        label: [name for name, effect in found.effects.items() if effect.label == label]
+        for label in ("helps", "hurts", "equivalent", "no evidence")
+    }
+    helps, hurts, equivalent, unknown = by_label.values()
+    if not helps and not hurts:
+        return "" if unknown else " Turned off alone, none of its regularizers is missed."
+    verbs = ((helps, "help"), (hurts, "hurt"))
+    parts = [f"{_listed(names)} {verb}{'s' if len(names) == 1 else ''}" for names, verb in verbs if names]
+    if equivalent:
+        parts.append(f"without {_listed(equivalent)} it is as good" + (", each alone" if len(equivalent) > 1 else ""))
+    return f" Of its regularizers {'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _chosen(measure: Measure, found: conclusions.Confirmation) -> str:

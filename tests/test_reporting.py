@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from search.ablation import Ablation
 from search.conclusions import Confirmation, concluded
 from search.confirmation import FINAL, ConfirmationPlan
 from search.definition import StudyDefinition, baseline_raw
 from search.events import StudyCreated
-from search.headline import LONGEST, Evidence, sentence
+from search.headline import LONGEST, Evidence, sentence, told_apart
 from search.page import render
 from search.predictions import scores
 from search.reporting import measured, reported
 from search.state import State, Trial
+from search.statistics import Interval, Paired
+from search.verdicts import Effect, Label
 from search.workspace import Workspace
 from tests.phases import follow
 from tests.running import command, coordinate, fake_study
@@ -277,3 +280,36 @@ def test_what_cannot_be_reported_is_one_message(root: Path, tmp_path: Path) -> N
     unwritable = command(root, "--study", "fake", "--output", str(tmp_path / "no/x.html"), module="search.report")
     assert unwritable.returncode == 1
     assert "x.html cannot be written: No such file or directory. Name a file" in unwritable.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"flip": "helps", "l2": "equivalent"}, " Of its regularizers flip helps; without l2 it is as good."),
+        (
+            {"a": "helps", "b": "helps", "c": "hurts", "d": "equivalent", "e": "equivalent", "f": "no evidence"},
+            " Of its regularizers a and b help; c hurts; without d and e it is as good, each alone.",
+        ),
+        ({"a": "equivalent", "b": "equivalent"}, " Turned off alone, none of its regularizers is missed."),
+        ({"a": "equivalent", "b": "no evidence"}, ""),
+    ],
+)
+def test_choice_says_which_regularizers_do_anything(labels: dict[str, Label], told: str) -> None:
+    test = Paired(mean=0.0, deviation=0.0, interval=Interval(0, 0), p_value=1.0, n=10)
+    effects = {
+        name: Effect(name=name, paired=test, interval=Interval(0, 0), p_value=1.0, label=label, seeds_needed=None)
+        for name, label in labels.items()
+    }
+    ablation = Ablation(
+        phase="ablate-1",
+        confirmation="confirm-1",
+        active=tuple(labels),
+        effects=effects,
+        factorial={},
+        means={},
+        margin=0.005,
+        n_seeds=10,
+        reduced=(),
+    )
+    assert told_apart(ablation) == told
+    assert told_apart(None) == ""
