@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from objectives.hyperparameters import NETWORK, Hyperparameter
-from objectives.own_network import classification_of
+from objectives.own_network import classification_of, regression_of
 
 Given = Mapping[str, Any]
 
@@ -113,3 +113,11 @@ def odd(given: Given, *, input_shape: tuple[int, ...], n_outputs: int) -> nn.Mod
 
 DROPOUT = {"dropout": NETWORK["dropout"]}
 Transformer = classification_of(transformer, DROPOUT | {"width": Hyperparameter(kind="int", default=8, low=2)})
+
+
+def curve(given: Given, *, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    """A number from a vector."""
+    return nn.Sequential(nn.Linear(input_shape[0], 8), nn.Tanh(), nn.Linear(8, n_outputs))
+
+
+Curve = regression_of(curve)

@@ -14,6 +14,7 @@ from objectives.hyperparameters import Value, completed, number
 from objectives.regression import Regression
 from objectives.supervised import SupervisedObjective
 from tests import toy
+from tests.modules import Curve, curve
 
 X = np.random.default_rng(0).normal(3, 2, (30, 4))
 Y = X @ [1.0, -2.0, 0.5, 0.0] + np.sin(X[:, 0])
@@ -48,6 +49,27 @@ def test_full_batch_training_equals_plain_torch(objective: SupervisedObjective, 
     toy.train(population, epochs=EPOCHS)
 
     assert toy.difference(network.plain(population.weights(0), full), dict(net.state_dict())) < 1e-8
+
+
+def test_one_s_own_module_learns_numbers_as_plain_torch_does() -> None:
+    data = {"x": X.tolist(), "y": Y.tolist(), "test": 2, "validation": 8}
+    own = Curve(data=data, data_dir=Path(), seed=0, device="cpu", precision="float64", progress=print)
+    trial: dict[str, Value] = {"optimizer": "adam", "batch_size": 0, "lr": 0.01}
+    population, loaded = own.build(trial, epochs=EPOCHS), own._dataset
+    for slot in (0, 1):
+        population.admit(slot, hyperparameters=trial, seed=slot, fold=None)
+    full, network = completed(trial, Curve.HYPERPARAMETERS), own._task(trial).network
+    net = curve(full, input_shape=(4,), n_outputs=1).double()
+    net.load_state_dict(network.plain({n: w.clone() for n, w in population.weights(1).items()}, full))
+
+    x, optimizer = (loaded.x_train.double() - loaded.mean) / loaded.std, torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(EPOCHS):
+        optimizer.zero_grad()
+        mse_loss(net(x).squeeze(1), loaded.y_train.double()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    toy.train(population, epochs=EPOCHS)
+
+    assert toy.difference(network.plain(population.weights(1), full), dict(net.state_dict())) < 1e-8
 
 
 def test_saved_and_exported_network_gives_the_validation_loss_of_the_stack(
