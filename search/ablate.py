@@ -33,6 +33,7 @@ def ablate(request: Request, *, budget_s: float | None = None) -> int:
         SearchError: there is no confirmed winner, or what search.session.taken_up raises.
     """
     from search.ablation import ablated, sentences
+    from search.confirmation import minutes
     from search.launch import orders
     from search.phase import run_phase, trained, undisturbed
     from search.records import read
@@ -64,7 +65,7 @@ def ablate(request: Request, *, budget_s: float | None = None) -> int:
                 plan,
                 definition=undisturbed(session.definition),
                 header=f"{request.study}, {phase}: the winner without {', '.join(plan.active())}: "
-                f"{n_runs} runs on {n_seeds} of the winner's seeds, some {plan.expected_s(n_seeds) / 60:.0f} minutes",
+                f"{n_runs} runs on {n_seeds} of the winner's seeds, some {minutes(plan.expected_s(n_seeds))}",
                 n_expected=n_runs,
             )
             state = session.state

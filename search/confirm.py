@@ -185,17 +185,21 @@ def _notes(state: "State", phase: str) -> list[str]:
 
 
 def _header(plan: "ConfirmationPlan", state: "State", phase: str) -> str:
+    from search.confirmation import minutes
     from search.result import examples
 
     assert state.created is not None
     effort = plan.effort()
+    expected_s = plan.expected_s(effort)
     lines = [
         f"{plan.definition.name}, {phase}: {effort.candidates} configurations and the baseline on "
         f"{effort.select_seeds} fresh seeds each, a sweep of {effort.learning_rates} learning rates without "
         f"regularization, the final four on {effort.final_seeds} more, tested once: about {plan.n_runs()} runs of "
-        f"{plan.definition.epochs} epochs, some {plan.expected_s(effort) / 60:.0f} minutes",
+        f"{plan.definition.epochs} epochs, some {minutes(expected_s)}",
         f"data: {examples(state.created.facts)}",
     ]
+    if plan.budget_s is not None and expected_s > plan.budget_s:
+        lines.append(f"That is the least that says anything; it will exceed the budget of {minutes(plan.budget_s)}.")
     return "\n".join(lines)
 
 

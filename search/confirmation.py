@@ -100,8 +100,8 @@ class ConfirmationPlan:
         return n_selected + effort.learning_rates * effort.sweep_seeds + 4 * effort.final_seeds
 
     def expected_s(self, effort: Effort) -> float:
-        """How long it takes, trained at the pace of the search."""
-        shares = trainer_seconds(self.search)
+        """How long it takes, trained at the pace of the search: a run is one of a trial's replicates."""
+        shares = {number: s / self.definition.replicates for number, s in trainer_seconds(self.search).items()}
         found = candidates(self.definition, self.search, effort.candidates)
         n_found = max(len(found), 1)
         each = sum(shares[trial.number] for trial in found.values()) / n_found
@@ -235,8 +235,12 @@ def reduced(budget_s: float | None, effort: Effort) -> str:
         strict=True,
     )
     told = ", ".join(f"{now} {name} (of {full})" for name, now, full in numbers if now < full)
-    budget = f"{budget_s:.3g} s" if budget_s is not None and budget_s < 120 else f"{(budget_s or 0) / 60:.0f} minutes"
-    return f"A budget of {budget} leaves {told}."
+    return f"A budget of {minutes(budget_s or 0)} leaves {told}."
+
+
+def minutes(seconds: float) -> str:
+    """A time for people."""
+    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def told_power(n_seeds: int) -> str:

@@ -195,6 +195,15 @@ def test_budget_is_kept_by_the_pace_of_the_search_and_said() -> None:
     assert least.effort() == EFFORTS[-1]
 
 
+def test_run_costs_one_of_a_trial_s_replicates() -> None:
+    values = [0.50, 0.60, 0.59]
+    one, three = (
+        ConfirmationPlan(definition=study, search=search_of(values, study), phase="confirm-1").expected_s(EFFORTS[0])
+        for study in (definition(), definition(replicates=3))
+    )
+    assert three == pytest.approx(one / 3)
+
+
 def test_final_seeds_are_what_the_rest_of_the_budget_leaves() -> None:
     search = search_of([0.50, 0.60, 0.59])
     spent = [0.0]
