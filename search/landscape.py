@@ -204,4 +204,5 @@ def expected_best(definition: StudyDefinition, state: State) -> list[ExpectedBes
         found.append(ExpectedBest(n_trials=int(n), epochs=float(n * epochs), expected=expected, low=low, high=high))
         if n < size:
             chance *= np.maximum(rank - n, 0) / n * (n + 1) / (size - n)
+            chance /= chance.sum()  # rounding adds up, and may tell the last expected value one digit below the best
     return found

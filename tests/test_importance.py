@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 
 from search.definition import StudyDefinition
 from search.importance import Importance, Importances, fanova, importance
+from tests.recomputed import forest_shares
 from tests.searches import random_search, searched, study
 
 SPACE: dict[str, Any] = {
@@ -137,6 +138,15 @@ def test_our_fanova_equals_optunas_where_all_scales_are_linear() -> None:
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=8, seed=3)
     expected = np.array([evaluator.evaluate(theirs)[name] for name in distributions])
     assert fanova(positions, values, n_trees=8, seed=3) == pytest.approx(expected / expected.sum(), abs=1e-9)
+
+
+def test_fanova_equals_what_the_forest_says_on_the_whole_grid() -> None:
+    """By brute force: every cell between the thresholds of a tree, whole numbers and ties among the positions."""
+    rng = np.random.default_rng(0)
+    positions = np.column_stack([rng.random(25), rng.integers(0, 3, 25) / 3 + 1 / 6, rng.random(25).round(1)])
+    values = positions[:, 0] * positions[:, 1] + np.abs(positions[:, 2] - 0.5)
+    expected = forest_shares(positions, values, n_trees=8, seed=3)
+    assert fanova(positions, values, n_trees=8, seed=3) == pytest.approx(expected, abs=1e-9)
 
 
 def test_one_exploded_trial_does_not_decide() -> None:

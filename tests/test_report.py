@@ -1,8 +1,9 @@
 """Claims of search.report: every number of the page is that of the stores, recomputed here from their raw rows.
 
 A real study of digits is searched, confirmed, ablated and reported by the commands, each a process. What the page says
-is compared with the rows of the ledger, Optuna's storage, MLflow and the stored predictions, by sqlite3, scipy and
-scikit-learn; of the project only `search.statistics` (its crossed interval, which has tests of its own) is used.
+is compared with the rows of the ledger, Optuna's storage, MLflow and the stored predictions, by sqlite3, scipy,
+scikit-learn and tests/recomputed.py. Of the project `search.statistics` is used, for the ends of its crossed intervals:
+how wide they are, how they lean and what they could have found is recomputed as well.
 """
 
 import itertools
@@ -27,7 +28,9 @@ from search import statistics
 from search.diagnosis import REMEDIES
 from search.mlflow_view import connect
 from search.workspace import Workspace
+from tests import recomputed
 from tests.histories import put_mlflow_database
+from tests.recomputed import Picture
 from tests.running import command, files_in, toml
 from tests.said import Said, between, ends, percent, points, tells
 
@@ -52,6 +55,7 @@ DIGITS: dict[str, Any] = {
 }
 pytestmark = pytest.mark.timeout(600)  # four commands in turn, each with its views: where the machine is busy, minutes
 REGULARIZERS = ("dropout", "batch_norm")
+LEADS = "The winner against the others"
 Event = tuple[str, dict[str, Any]]
 
 
@@ -89,6 +93,14 @@ class Stores:
             if (run.phase, run.asked["stage"]) == (phase, stage):
                 found.setdefault(run.asked["configuration"], []).append(run)
         return found
+
+    @property
+    def study(self) -> optuna.Study:
+        return optuna.load_study(study_name="fake", storage=Workspace(self.root).optuna_url)
+
+    def trials(self) -> list[tuple[optuna.trial.FrozenTrial, float]]:
+        """Optuna's that have a value, complete or pruned, with it."""
+        return [(trial, trial.value) for trial in self.study.trials if trial.value is not None]
 
     def predicted(self, run: Run) -> dict[str, NDArray[Any]]:
         path = self.root / "studies" / "fake" / run.phase / run.tested["predictions"]
@@ -157,8 +169,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 
 def test_headline_is_the_winner_s_mean_on_the_test_set_beside_what_the_search_said(stores: Stores) -> None:
     answer, winner = stores.said.sections["answer"], stores.matrix(stores.roles["winner"])
-    study = optuna.load_study(study_name="fake", storage=Workspace(stores.root).optuna_url)
-    naive, mean = study.best_value, float(winner.mean())
+    naive, mean = stores.study.best_value, float(winner.mean())
     interval = statistics.summary(winner, seed=0).interval
     assert f"Confirmed test accuracy {percent(mean)}" in answer
     assert f"95 % interval {100 * interval.low:.1f} to {percent(interval.high)}" in answer
@@ -196,7 +207,7 @@ def test_finalists_have_the_means_and_intervals_of_their_predictions(stores: Sto
 
 
 def test_differences_have_welch_s_intervals_and_the_shares_of_won_pairs(stores: Stores) -> None:
-    rows, winner = stores.said.rows("The winner against the others"), stores.matrix(stores.roles["winner"])
+    rows, winner = stores.said.rows(LEADS), stores.matrix(stores.roles["winner"])
     others = [role for role, name in stores.roles.items() if name != stores.roles["winner"]]
     assert len(others) == 3
     for role in others:
@@ -211,6 +222,58 @@ def test_differences_have_welch_s_intervals_and_the_shares_of_won_pairs(stores: 
         assert alone == between(welch.low, welch.high)
         low, high = (f"{100 * end:.1f}" for end in (whole.probability_interval.low, whole.probability_interval.high))
         assert chance == f"{percent(float(np.mean(pairs)))} [{low}, {high}]"
+
+
+def test_crossed_intervals_have_the_width_of_the_variance_components_and_the_lean_of_the_bootstrap(
+    stores: Stores,
+) -> None:
+    """Of each finalist, and of each difference: those that the tests above found on the page."""
+    winner = stores.matrix(stores.roles["winner"])
+    for name in dict.fromkeys(stores.roles.values()):
+        other = stores.matrix(name)
+        crossed: list[tuple[tuple[NDArray[np.float64], ...], statistics.Interval]] = [
+            ((other,), statistics.summary(other, seed=0).interval)
+        ]
+        if name != stores.roles["winner"]:
+            crossed.append(((winner, other), statistics.compare(winner, other, seed=0).interval))
+        for sides, interval in crossed:
+            middle = sides[0].mean() - sum(side.mean() for side in sides[1:])
+            assert interval.high - interval.low == pytest.approx(recomputed.crossed_width(*sides), rel=1e-9)
+            below = (middle - interval.low) / (interval.high - interval.low)
+            assert below == pytest.approx(recomputed.lean(*sides, seed=1), abs=0.07)
+
+
+def test_gain_that_would_have_been_seen_is_that_of_the_variance_components(stores: Stores) -> None:
+    sides = [stores.matrix(stores.roles[role]) for role in ("winner", "best unregularized")]
+    expected = recomputed.detectable(*sides)
+    assert statistics.compare(sides[0], sides[1], seed=0).detectable == pytest.approx(expected, rel=1e-9)
+    if "Not shown:" in stores.said.sections["answer"]:  # which of the three it is, the machine's rounding decides
+        assert f"a gain of {100 * expected:.1f} points would be seen in 80 % of cases" in stores.said.sections["answer"]
+
+
+def test_chance_that_a_run_is_better_has_percentiles_of_all_resampled_seeds(stores: Stores) -> None:
+    """The bootstrap's ends lie at percentiles 1.5 to 3.5 and 96.5 to 98.5 of all resamples, each with its chance."""
+    winner = stores.matrix(stores.roles["winner"]).mean(1)
+    for role, name in stores.roles.items():
+        if name == stores.roles["winner"]:
+            continue
+        other = stores.matrix(name).mean(1)
+        wins = np.sign(winner[:, None] - other[None, :]) / 2 + 0.5
+        drawn = [
+            np.array(list(itertools.combinations_with_replacement(range(len(m)), len(m)))) for m in (winner, other)
+        ]
+        chance = [
+            np.array([math.factorial(len(row)) / math.prod(map(math.factorial, Counter(row).values())) for row in rows])
+            for rows in (d.tolist() for d in drawn)
+        ]
+        counts = [np.array([np.bincount(row, minlength=len(rows[0])) for row in rows]) for rows in drawn]
+        shares = (counts[0] @ wins @ counts[1].T).ravel() / wins.size
+        order = np.argsort(shares)
+        below = np.cumsum(np.outer(*chance).ravel()[order]) / math.prod(c.sum() for c in chance)
+        least, low, high, most = (shares[order][np.searchsorted(below, q)] for q in (0.015, 0.035, 0.965, 0.985))
+        told = [float(end) / 100 for end in re.findall(r"[\d.]+(?=[,\]])", stores.said.rows(LEADS)[role][3])]
+        assert least - 0.0006 <= told[0] <= low + 0.0006
+        assert high - 0.0006 <= told[1] <= most + 0.0006
 
 
 def test_settings_are_the_winner_s_and_the_baseline_s(stores: Stores) -> None:
@@ -232,8 +295,7 @@ def test_reduced_seeds_and_what_they_can_find_are_told(stores: Stores) -> None:
 
 
 def test_best_trials_are_optuna_s(stores: Stores) -> None:
-    study = optuna.load_study(study_name="fake", storage=Workspace(stores.root).optuna_url)
-    complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    complete = stores.study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     best = sorted(complete, key=lambda trial: (-(trial.value or 0), trial.number))[:5]
     table = stores.said.tables["The best trials"]
     assert table[0][4:] == ["lr", "dropout", "batch_norm"]
@@ -292,24 +354,27 @@ def test_learning_curves_tell_the_validation_loss_at_the_best_epoch(stores: Stor
         assert f"epoch {best}, {loss:.4g}" in stores.said.charts[f"Trial {number}"]
 
 
-def test_bins_of_the_dose_response_have_the_means_of_their_trials(stores: Stores) -> None:
-    searched = [run for run in stores.runs.values() if not run.phase]
-    for name in REGULARIZERS:
-        off = [r.finished["value"] for r in searched if not r.asked["hyperparameters"][name]]
-        desc = stores.said.charts[f"Validation accuracy by {name}"]
-        assert tells(_bin(desc, "off"), float(np.mean(off)))
-    on = [r.finished["value"] for r in searched if r.asked["hyperparameters"]["batch_norm"]]
-    assert tells(_bin(stores.said.charts["Validation accuracy by batch_norm"], "1"), float(np.mean(on)))
+def test_bins_of_the_dose_response_are_drawn_at_their_trials_means_and_intervals(stores: Stores) -> None:
+    for name, n in (("dropout", 5), ("batch_norm", 1)):
+        title = f"Validation accuracy by {name}"
+        picture, told = Picture(stores.html, title), stores.said.charts[title]
+        doses = [(float(trial.user_attrs[f"effective_{name}"]), value) for trial, value in stores.trials()]
+        found = recomputed.bins(doses, n=n)
+        assert found[0][0] is None
+        for said, (_, mean, _, _) in zip(re.findall(r": ([\d.]+) %", told), found, strict=True):
+            assert tells(said, mean)
+        at = [picture.x_ticks["off"], *_places(picture, [middle for middle, *_ in found if middle is not None])]
+        means, low, high = (picture.y([100 * value for value in ends]) for ends in list(zip(*found, strict=True))[1:])
+        assert picture.circles("estimate")[:, :2] == pytest.approx(np.column_stack([at, means]), abs=0.1)
+        assert picture.lines("whisker") == pytest.approx(np.column_stack([at, low, high]), abs=0.1)
 
 
-def _bin(desc: str, dose: str) -> str:
-    found = re.search(rf"\b{dose}: ([\d.]+) %", desc)
-    assert found, desc
-    return found[1]
+def _places(picture: Picture, doses: list[float]) -> list[float]:
+    return [picture.x_ticks["on"]] if "on" in picture.x_ticks else picture.x(doses).tolist()
 
 
 def test_expected_best_is_the_mean_over_all_ways_to_draw_the_trials(stores: Stores) -> None:
-    values = [run.finished["value"] for run in stores.runs.values() if not run.phase and run.number > 0]
+    values = [value for trial, value in stores.trials() if not trial.user_attrs["baseline"]]
     rows = stores.said.rows("Expected best against the number of trials")
     assert len(rows) >= 5
     for n, (expected, band) in rows.items():
@@ -317,24 +382,69 @@ def test_expected_best_is_the_mean_over_all_ways_to_draw_the_trials(stores: Stor
         assert tells(expected, float(best.mean()))
         low, high = (best[max(math.ceil(q * len(best) - 1e-9) - 1, 0)] for q in (0.025, 0.975))
         assert band == ends(low, high)
+    first, last = rows["1"][0], percent(max(values))
+    assert rows[str(len(values))] == [last, ends(max(values), max(values))]
+    said = stores.said.charts["Expected best against the number of trials"]
+    assert said == f"From {first} after 1 to {last} after {len(values)} trials."
 
 
-def test_importance_by_ped_anova_is_optuna_s(stores: Stores) -> None:
-    trials = [run for run in stores.runs.values() if not run.phase]
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {
-        "lr": optuna.distributions.FloatDistribution(1e-4, 3e-2, log=True),
-        "dropout": optuna.distributions.FloatDistribution(0.0, 0.4),
-        "batch_norm": optuna.distributions.CategoricalDistribution((False, True)),
-    }
-    study = optuna.create_study(direction="maximize")
-    for run in trials:
-        value = run.finished["value"]
-        study.add_trial(optuna.trial.create_trial(params=run.asked["raw"], distributions=distributions, value=value))
+def test_importance_by_ped_anova_and_its_bootstrap_are_optuna_s(stores: Stores) -> None:
+    """Of Optuna's own trials, the pruned ones taken for complete; the same resamples, drawn again from the seed."""
+    trials = [
+        optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
+        for trial, value in stores.trials()
+    ]
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, 5 / len(trials)))
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+    def shares(chosen: list[int]) -> list[float]:
+        study = optuna.create_study(direction="maximize")
+        study.add_trials([trials[i] for i in chosen])
+        found = evaluator.evaluate(study)
+        total = sum(found.values()) or 1.0
+        return [found[name] / total for name in DIGITS["space"]]
+
+    resamples, _ = _resamples(stores)
+    _check_importance(stores, "PED-ANOVA", shares([*range(len(trials))]), [shares(chosen) for chosen in resamples])
+
+
+def test_importance_by_fanova_and_its_bootstrap_are_those_of_forests_asked_on_a_grid(stores: Stores) -> None:
+    """The forests are scikit-learn's, of the same seeds; how much each parameter explains is summed over all cells."""
+    low, high = DIGITS["space"]["lr"]["low"], DIGITS["space"]["lr"]["high"]
+    positions = np.array(
+        [
+            [
+                math.log(trial.params["lr"] / low) / math.log(high / low),
+                trial.params["dropout"] / DIGITS["space"]["dropout"]["high"],
+                0.75 if trial.params["batch_norm"] else 0.25,
+            ]
+            for trial, _ in stores.trials()
+        ]
+    )
+    values = np.array([value for _, value in stores.trials()])
+    resamples, rng = _resamples(stores)
+    seeds = [int(rng.integers(2**32)) for _ in range(1 + len(resamples))]
+    whole = recomputed.forest_shares(positions, values, n_trees=64, seed=seeds[0])
+    resampled = [
+        recomputed.forest_shares(positions[chosen], values[chosen], n_trees=16, seed=seed)
+        for chosen, seed in zip(resamples, seeds[1:], strict=True)
+    ]
+    _check_importance(stores, "fANOVA", whole, resampled)
+
+
+def _resamples(stores: Stores) -> tuple[list[list[int]], np.random.Generator]:
+    values, rng = [value for _, value in stores.trials()], np.random.default_rng(DIGITS["seed"])
+    drawn = [rng.integers(0, len(values), len(values)).tolist() for _ in range(200)]
+    return [chosen for chosen in drawn if len({values[i] for i in chosen}) > 1], rng
+
+
+def _check_importance(stores: Stores, method: str, whole: Any, resampled: Any) -> None:
     said = stores.said.charts["Importance of each parameter"]
-    for name, share in found.items():
-        assert f"{name}: PED-ANOVA {100 * share:.0f} % [" in said
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    for k, name in enumerate(DIGITS["space"]):
+        told = re.search(rf"\b{name}: [^:]*?{method} (\d+) % \[(\d+), (\d+)\]", said)
+        assert told, said
+        expected = [whole[k], min(low[k], whole[k]), max(high[k], whole[k])]
+        assert [float(each) for each in told.groups()] == pytest.approx([100 * e for e in expected], abs=0.5 + 1e-6)
 
 
 # ---------------------------------------------------------------- ablation
@@ -360,7 +470,7 @@ def test_ablation_has_the_paired_differences_of_the_winner_s_own_seeds(stores: S
     rows, chart = stores.said.rows("What each regularizer gains"), stores.said.charts["What each regularizer gains"]
     assert set(rows) == set(without)
     for name, (differences, test) in tests.items():
-        label, gain, p_value, _ = rows[name]
+        label, gain, p_value, needed = rows[name]
         interval = test.confidence_interval()
         assert tells(gain, differences.mean())
         assert p_value == ("< 0.001" if adjusted[name] < 0.001 else f"{adjusted[name]:.3f}")
@@ -372,6 +482,17 @@ def test_ablation_has_the_paired_differences_of_the_winner_s_own_seeds(stores: S
             assert label.endswith("helps" if differences.mean() > 0 else "hurts")
         else:
             assert label.endswith(("equivalent", "no evidence"))
+        assert needed == (str(_needed(differences.std(ddof=1))) if label.endswith("no evidence") else "–")
+
+
+def _needed(deviation: float) -> int:
+    """The least n of a paired t-test that sees half a point in 80 % of cases."""
+
+    def found(n: int) -> float:
+        critical, shift = stats.t.ppf(0.975, n - 1), 0.005 / deviation * math.sqrt(n)
+        return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+
+    return next(n for n in range(2, 10_001) if n == 10_000 or found(n) >= 0.8)
 
 
 # ---------------------------------------------------------------- the winner's predictions
@@ -421,6 +542,28 @@ def test_calibration_is_that_of_the_softmaxed_outputs(stores: Stores) -> None:
         assert f"95 % interval {format(scale * low, digits)} to {format(scale * high, digits)}" in said
 
 
+def test_points_of_the_reliability_diagram_are_the_bins_of_the_stored_outputs(stores: Stores) -> None:
+    stored = winner_s(stores)
+    logits, targets = (np.concatenate([s[name] for s in stored]) for name in ("outputs", "targets"))
+    odds = np.exp(logits.astype(float) - logits.max(1, keepdims=True).astype(float))
+    confidence, right = odds.max(1) / odds.sum(1), odds.argmax(1) == targets
+    bins = [
+        (float(confidence[inside].mean()), float(right[inside].mean()), float(inside.mean()))
+        for inside in ((confidence > k / 15) & (confidence <= (k + 1) / 15) for k in range(15))
+        if inside.any()
+    ]
+    told = "; ".join(f"confidence {percent(c)}: {percent(a)} correct" for c, a, _ in bins)
+    assert stores.said.charts["Share correct against confidence"] == told
+    picture, (sure, correct, shares) = Picture(stores.html, "Share correct against confidence"), zip(*bins, strict=True)
+    at, up, down = picture.x(100 * np.array(sure)), picture.y(100 * np.array(correct)), picture.y(100 * np.array(sure))
+    drawn = picture.circles("bin")
+    assert drawn[:, :2] == pytest.approx(np.column_stack([at, up]), abs=0.1)
+    assert picture.lines("whisker") == pytest.approx(np.column_stack([at, up, down]), abs=0.1)
+    line = np.polyfit(np.sqrt(shares), drawn[:, 2], 1)  # the more examples, the larger: by area, above a least size
+    assert line[0] > 1
+    assert np.polyval(line, np.sqrt(shares)) == pytest.approx(drawn[:, 2], abs=0.1)
+
+
 # ---------------------------------------------------------------- cost and provenance
 
 
@@ -433,13 +576,15 @@ def _seconds(told: str) -> float:
 def test_cost_is_that_of_the_ledger_s_rows(stores: Stores) -> None:
     rows = stores.said.rows("What each phase cost")
     assert list(rows) == ["search", "confirm-1", "ablate-1"]
-    for name, (n, epochs, wall, trainer, _) in rows.items():
+    for name, (n, epochs, wall, trainer, an_hour) in rows.items():
         phase = "" if name == "search" else name
         runs = [run for run in stores.runs.values() if run.phase == phase]
         assert int(n) == len(runs)
         assert int(epochs.replace(",", "")) == sum(max(r["epoch"] for r in run.epochs) for run in runs)
         (opened,), (closed,) = stores.of("SessionOpened", phase), stores.of("SessionClosed", phase)
         assert _seconds(wall) == pytest.approx(closed["at"] - opened["at"], rel=0.01, abs=0.51)
+        expected = len(runs) / (closed["at"] - opened["at"]) * 3600
+        assert float(an_hour.replace(",", "")) == pytest.approx(expected, rel=0.001, abs=0.51)
         spans = sorted((run.attempts[0]["at"], run.finished["at"]) for run in runs)
         union, until = 0.0, -math.inf
         for start, end in spans:
