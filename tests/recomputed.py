@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,7 +118,7 @@ class Picture:
         columns = self._found(r'<text class="tick" x="([\d.]+)%"[^>]*>([^<]+)<')
         self.x_ticks = {text: float(at) for at, text in columns}
 
-    def _found(self, pattern: str) -> list[str]:
+    def _found(self, pattern: str) -> list[Any]:
         return re.findall(pattern, self._svg)
 
     def x(self, values: ArrayLike) -> Floats:
@@ -140,7 +141,8 @@ class Picture:
 
 def _straight(ticks: dict[str, float], values: ArrayLike) -> Floats:
     slope, zero = np.polyfit([float(text) for text in ticks], list(ticks.values()), 1)
-    return slope * np.asarray(values, float) + zero
+    found: Floats = slope * np.asarray(values, float) + zero
+    return found
 
 
 def bins(doses: Sequence[tuple[float, float]], *, n: int) -> list[tuple[float | None, float, float, float]]:
