@@ -185,7 +185,7 @@ def _notes(state: "State", phase: str) -> list[str]:
 
 
 def _header(plan: "ConfirmationPlan", state: "State", phase: str) -> str:
-    from search.confirmation import minutes
+    from search.confirmation import N_RATES, minutes
     from search.result import examples
 
     assert state.created is not None
@@ -193,7 +193,7 @@ def _header(plan: "ConfirmationPlan", state: "State", phase: str) -> str:
     expected_s = plan.expected_s(effort)
     lines = [
         f"{plan.definition.name}, {phase}: {effort.candidates} configurations and the baseline on "
-        f"{effort.select_seeds} fresh seeds each, a sweep of {effort.learning_rates} learning rates without "
+        f"{effort.select_seeds} fresh seeds each, a sweep of {N_RATES} learning rates without "
         f"regularization, the final four on {effort.final_seeds} more, tested once: about {plan.n_runs()} runs of "
         f"{plan.definition.epochs} epochs, some {minutes(expected_s)}",
         f"data: {examples(state.created.facts)}",

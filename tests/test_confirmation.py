@@ -70,7 +70,7 @@ def test_minimizing_study_takes_the_smallest() -> None:
 
 
 def test_unregularized_has_every_declared_regularizer_off_and_keeps_the_rest_but_the_learning_rate() -> None:
-    found = unregularized(STUDY, POINT, 4)
+    found = unregularized(STUDY, POINT)
     assert len(found) == 4
     for values in found.values():
         assert all(is_off(p, values[name]) for name, p in STUDY.space.items() if p.regularizer)
@@ -81,10 +81,10 @@ def test_unregularized_has_every_declared_regularizer_off_and_keeps_the_rest_but
 
 
 def test_sweep_stays_in_the_range_of_the_learning_rate_and_tries_none_twice() -> None:
-    rates = [values["lr"] for values in unregularized(STUDY, POINT | {"lr": 2.9e-2}, 4).values()]
+    rates = [values["lr"] for values in unregularized(STUDY, POINT | {"lr": 2.9e-2}).values()]
     assert max(rates) == 3e-2
     assert len(set(rates)) == len(rates)
-    assert len(unregularized(STUDY, POINT | {"lr": 1e-4}, 4)) == 3  # 1, 3 and 10 times: below is the lower end
+    assert len(unregularized(STUDY, POINT | {"lr": 1e-4})) == 3  # 1, 3 and 10 times: below is the lower end
 
 
 def test_study_that_does_not_search_the_learning_rate_has_one_unregularized_configuration() -> None:
@@ -93,7 +93,7 @@ def test_study_that_does_not_search_the_learning_rate_has_one_unregularized_conf
         baseline={name: v for name, v in STUDY.baseline.items() if name != "lr"},
     )
     values = {name: value for name, value in POINT.items() if name != "lr"}
-    assert list(unregularized(study, values, 4)) == ["unregularized"]
+    assert list(unregularized(study, values)) == ["unregularized"]
 
 
 def confirmed(values: dict[str, float], search: State | None = None) -> State:
