@@ -234,8 +234,8 @@ def reduced(budget_s: float | None, effort: Effort) -> str:
         astuple(EFFORTS[0]),
         strict=True,
     )
-    told = ", ".join(f"{now} {name} (of {full})" for name, now, full in numbers if now < full)
-    return f"A budget of {minutes(budget_s or 0)} leaves {told}."
+    told = ", ".join(f"{name} {now} of {full}" for name, now, full in numbers if now < full)
+    return f"A budget of {minutes(budget_s or 0)} leaves: {told}."
 
 
 def minutes(seconds: float) -> str:

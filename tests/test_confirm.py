@@ -199,7 +199,7 @@ def test_another_confirmation_must_be_asked_for_and_is_told(confirmed: tuple[Pat
     told = confirm(root, "--again", "--budget", "0.01s")
     assert "The test set was used 2 times" in told
     assert "That is the least that says anything; it will exceed the budget of 0.01 s." in told
-    assert "A budget of 0.01 s leaves 2 configurations (of 5)" in told
+    assert "A budget of 0.01 s leaves: configurations 2 of 5, seeds to choose among them 2 of 4," in told
     assert "5 seeds in place of 13" in told
     state = folded(root)
     assert [used.purpose for used in state.tests] == ["confirm-1", "confirm-2"]
