@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from search.definition import StudyDefinition
     from search.state import State
 
-KIND = "ablate"
-
 
 @click.command(context_settings=CONTEXT)
 @options
@@ -32,7 +30,7 @@ def ablate(request: Request, *, budget_s: float | None = None) -> int:
     Raises:
         SearchError: there is no confirmed winner, or what search.session.taken_up raises.
     """
-    from search.ablation import ablated, sentences
+    from search.ablation import ablated, phase_after, sentences
     from search.confirmation import minutes
     from search.launch import orders
     from search.phase import run_phase, trained, undisturbed
@@ -41,7 +39,7 @@ def ablate(request: Request, *, budget_s: float | None = None) -> int:
 
     definition, state = read(request.settings.workspace, request.study)
     confirmation = confirmed(definition, state)
-    phase = confirmation.replace("confirm", KIND)
+    phase = phase_after(confirmation)
     plan = plan_of(definition, state, confirmation)
     if not plan.active():
         request.console.print("The winner has no active regularizer: there is nothing to take apart.")

@@ -118,6 +118,11 @@ def subsets(names: Sequence[str]) -> list[Off]:
     return [frozenset(chosen) for size in sizes for chosen in combinations(names, size)]
 
 
+def phase_after(confirmation: str) -> str:
+    """The name of the phase that takes a confirmation's winner apart: confirm-2 -> ablate-2."""
+    return f"ablate-{confirmation.rpartition('-')[2]}"
+
+
 def without(off: Off) -> str:
     return "without " + " and ".join(sorted(off))
 

@@ -144,7 +144,9 @@ def _pace(definition: StudyDefinition, state: State, elapsed_s: float, n_finishe
 
 def _best_line(definition: StudyDefinition, state: State) -> str:
     if state.stages:
-        return "; ".join(_stage(state, stage) for stage in state.stages)
+        n_tested = sum(trial.tested is not None for trial in state.trials.values())
+        tested = [f"measured on the test set: {n_tested}"] if n_tested else []
+        return "; ".join([*(_stage(state, stage) for stage in state.stages), *tested])
     best = next(iter(state.ranked(maximize=definition.maximize)), None)
     if best is None or best.value is None:
         return "best so far: none complete yet"

@@ -131,6 +131,7 @@ def _test(session: Session, phase: str, folder: Path, coordinator: Coordinator) 
     while measuring:
         if (reason := coordinator.watcher.stop()) is not None:
             return reason
+        coordinator.watcher.on_tick(state)
         for number, reply in session.executor.receive(POLL_S):
             match reply:
                 case Measured() if number in measuring:

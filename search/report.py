@@ -78,7 +78,7 @@ def evidence(definition: "StudyDefinition", state: "State", settings: "Settings"
         LedgerError: predictions are gone or damaged.
     """
     from search import confirm
-    from search.ablation import ablated
+    from search.ablation import ablated, phase_after
     from search.confirmation import FINAL
     from search.headline import Evidence
     from search.phase import trained
@@ -88,7 +88,7 @@ def evidence(definition: "StudyDefinition", state: "State", settings: "Settings"
     if not through:
         return Evidence()
     confirmations = [confirm.found(definition, state, name, settings) for name in through]
-    last, phase = confirmations[-1], through[-1].replace(confirm.KIND, "ablate")
+    last, phase = confirmations[-1], phase_after(through[-1])
     from search.ablate import plan_of
 
     plan = plan_of(definition, state, through[-1])

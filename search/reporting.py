@@ -8,6 +8,7 @@ from scipy import special
 
 from search import findings, headline, landscape
 from search import provenance as origin
+from search.ablation import phase_after
 from search.cautions import warnings
 from search.conclusions import active
 from search.contract import Value
@@ -120,7 +121,7 @@ def _unablated(definition: StudyDefinition, state: State, evidence: Evidence, wh
         return ""
     if not active(definition, last.winner.values):
         return "The winner has no active regularizer: there is nothing to take apart."
-    phase = last.phase.replace("confirm", "ablate")
+    phase = phase_after(last.phase)
     if phase in state.phases and evidence.ablation is None:
         return f"{phase} is not finished: run python -m search.ablate --study {definition.name}, which continues it."
     return ""

@@ -117,13 +117,7 @@ def run(definition: StudyDefinition, settings: Settings, console: Console) -> in
                 return status
         else:
             viewer.check()
-        first = first_order(definition, settings.data_dir, state)
-        executor = _executor(definition, first)
-        cleanup.callback(executor.stop)
-        with console.status("Opening the data set and probing the device ..."):
-            opened = open_trainer(executor, first, console)
-        check_objective(definition, opened.hyperparameters, opened.metrics)
-        _check_data(definition, state, opened)
+        first, executor, opened = _opened(cleanup, definition, settings, console, state)
         if ledger is None:
             viewer.checked()
             ledger = _owned_ledger(cleanup, path, create=True)
@@ -165,12 +159,7 @@ def taken_up(settings: Settings, console: Console, study: str, changes: Mapping[
         viewer = Viewer(stores(definition, settings), on_trouble=_warn)
         cleanup.callback(viewer.close)
         viewer.follow(path)
-        first = first_order(definition, settings.data_dir, state)
-        executor = _executor(definition, first)
-        cleanup.callback(executor.stop)
-        with console.status("Opening the data set ..."):
-            opened = open_trainer(executor, first, console)
-        _check_data(definition, state, opened)
+        first, executor, opened = _opened(cleanup, definition, settings, console, state)
         yield Session(
             definition=definition,
             settings=settings,
@@ -182,6 +171,20 @@ def taken_up(settings: Settings, console: Console, study: str, changes: Mapping[
             first=first,
             opened=opened,
         )
+
+
+def _opened(
+    cleanup: contextlib.ExitStack, definition: StudyDefinition, settings: Settings, console: Console, state: State
+) -> tuple[Open, Executor, Opened]:
+    """Open the study on trainer 0, and check that definition, objective and data are those that belong together."""
+    first = first_order(definition, settings.data_dir, state)
+    executor = _executor(definition, first)
+    cleanup.callback(executor.stop)
+    with console.status("Opening the data set and probing the device ..."):
+        opened = open_trainer(executor, first, console)
+    check_objective(definition, opened.hyperparameters, opened.metrics)
+    _check_data(definition, state, opened)
+    return first, executor, opened
 
 
 def _executor(definition: StudyDefinition, first: Open) -> Executor:

@@ -6,18 +6,24 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from search.confirmation import FINAL, STAGES, ConfirmationPlan
 from search.contract import Value
-from search.definition import StudyDefinition
+from search.definition import StudyDefinition, baseline_raw
 from search.display import MAX_ROWS, LiveTable, PlainLines, Quiet, display, panel
 from search.events import AttemptInterrupted, AttemptStarted, EpochReported, Event, TrialAsked, TrialFinished
 from search.state import State, apply, fold
 from tests.histories import DEFINITION, history
+from tests.phases import follow
 from tests.running import PROJECT, coordinate, fake_study, folded, workplace
+from tests.searches import searched
+from tests.studies import definition
+from tests.test_confirmation import POINT
 
 STUDY = StudyDefinition.model_validate(DEFINITION | {"n_trials": 8})
 
@@ -47,6 +53,21 @@ def running_state(n_running: int, *, n_finished: int = 0) -> State:
                 )
             )
     return fold(events)
+
+
+def test_panel_of_a_phase_tells_its_stages_its_configurations_and_what_was_tested() -> None:
+    search = searched(definition(), [(baseline_raw(definition()), 0.5), (POINT, 0.9)])
+    plan = ConfirmationPlan(definition=definition(), search=search, phase="confirm-1")
+    state = follow(definition(), search, "confirm-1", plan, lambda run: 0.6 + run.number / 1000, tested=FINAL)
+    text = drawn(state, definition=definition())
+    n = {stage: sum(run.stage == stage for run in state.trials.values()) for stage in STAGES}
+    stages = "; ".join(f"{stage}: {n[stage]} of {n[stage]} runs" for stage in STAGES)
+    assert f"{stages}; measured on the test set: {n[FINAL]}" in text
+    running = replace(state.trials[0], number=99, outcome=None, attempts=())
+    state.trials[99] = running
+    state.unfinished[99] = None
+    apply(state, AttemptStarted(at=0, trial=99, attempt=1, trainer=0, device="cpu", structure="", alone=False))
+    assert f" {running.configuration} " in drawn(state, definition=definition())
 
 
 def test_panel_counts_outcomes_and_tells_the_pace() -> None:
