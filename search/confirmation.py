@@ -229,9 +229,9 @@ def reduced(budget_s: float | None, effort: Effort) -> str:
     if effort == EFFORTS[0]:
         return ""
     numbers = zip(
-        ("configurations", "seeds to choose among them", "seeds a learning rate", "seeds to compare"),
-        astuple(effort),
-        astuple(EFFORTS[0]),
+        ("configurations", "seeds to choose among them", "seeds a learning rate"),
+        astuple(effort)[:3],  # how many compare the final four is decided, and told, when the time left is known
+        astuple(EFFORTS[0])[:3],
         strict=True,
     )
     told = ", ".join(f"{name} {now} of {full}" for name, now, full in numbers if now < full)
