@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from objectives.hyperparameters import AUGMENTATION, HyperparameterError, Value, number
-from objectives.numbers import Draws
+from objectives.numbers import Draws, Numbers
 from objectives.streams import uniform
 
 OF_VECTORS = ("noise", "word_dropout", "word_swap")
@@ -118,6 +118,11 @@ def words(bags_PBD: Tensor, draws: Draws) -> Tensor:
         stay = bags_PBD.masked_fill(leaves, 0)
         bags_PBD = stay.scatter_reduce(2, other, bags_PBD.masked_fill(~leaves, 0), "amax")
     return bags_PBD
+
+
+def distorts(numbers: Numbers) -> bool:
+    """Whether any slot has its normalized inputs changed."""
+    return any(numbers.used(name) for name in ("enlarge", "rotate", "cutout", "noise"))
 
 
 def distort(x_PBCHW: Tensor, draws: Draws) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives import optimizers, regularizers
+from objectives import optimizers
 from objectives.flat import Layout, Tensors
 from objectives.numbers import Draws, Numbers
 from objectives.optimizers import RowUpdate
@@ -22,9 +22,8 @@ from objectives.task import Slot, Task
 class Stack:
     """The slots in training as the operations of an update want them; made anew when a slot comes or goes."""
 
-    rows: Sequence[Tensor]
-    """Parameters, gradients and moments, each (P, n)."""
     parameters: Tensors
+    """Weights in the type of products, all others as they are."""
     gradients: Tensors
     buffers: Tensors
     numbers: Numbers
@@ -39,10 +38,23 @@ class Compact:
     """Satisfies objectives.rows.Rows."""
 
     def __init__(self, task: Task, plan: Plan, *, layout: Layout, buffer_layout: Layout, dtype: torch.dtype) -> None:
-        self._task, self._plan, self._layout, self._buffer_layout = task, plan, layout, buffer_layout
-        lengths = [layout.n] * (2 + optimizers.n_moments(plan.optimizer)) + [buffer_layout.n]
-        self._rows = [torch.empty(0, length, dtype=dtype, device=task.device) for length in lengths]
-        """Parameters, gradients, moments, and last the buffers: each (room, n), of which the first P are in use."""
+        self._task, self._plan, self.layout, self._buffer_layout = task, plan, layout, buffer_layout
+        moments = [f"moment {i}" for i in range(optimizers.n_moments(plan.optimizer))]
+        lengths = dict.fromkeys(("parameters", *moments), layout.n) | {"buffers": buffer_layout.n}
+        self._rows = {name: torch.empty(0, n, dtype=dtype, device=task.device) for name, n in lengths.items()}
+        """Parameters, moments and buffers, each (room, n), of which the first P are in use."""
+        product = plan.product or dtype
+        stacks = {
+            name: torch.empty(0, *shape, dtype=product, device=task.device) for name, shape in layout.shapes.items()
+        }
+        self._gradients = stacks
+        """Each tensor's (room, *shape): products write them, and batched ones want no gaps."""
+        self._copies = {} if product == dtype else {name: stack for name, stack in stacks.items() if stack.ndim > 2}
+        """The weights in the type of products, which read them."""
+        length = plan.n_updates * min(plan.batch_size, plan.n_train)
+        self._orders = {"orders": torch.empty(0, length, dtype=torch.int64, device=task.device)}
+        """Of the examples in each slot's epoch."""
+        self._scratch = torch.empty(optimizers.PIECE, dtype=dtype, device=task.device)
         self._slots: list[Slot] = []
         self._stacked: Stack | None = None
 
@@ -52,24 +64,25 @@ class Compact:
 
     @property
     def parameters(self) -> Tensor:
-        return self._rows[0]
+        return self._rows["parameters"]
 
     @property
     def buffers(self) -> Tensor:
-        return self._rows[-1]
+        return self._rows["buffers"]
 
     def row(self, slot: Slot) -> int:
         return self._slots.index(slot)
 
     def place(self, slot: Slot, parameters: Tensors, buffers: Tensors) -> None:
         n = len(self._slots)
-        if n == len(self._rows[0]):
-            room = n + max(1, n // 2)
-            self._rows = [torch.cat([rows, rows.new_zeros(room - n, rows.shape[1])]) for rows in self._rows]
-        for rows in self._rows:
+        if n == len(self.parameters):
+            self._make_room(n + max(1, n // 2))
+        for rows in self._rows.values():
             rows[n].zero_()
-        self._rows[0][n] = self._layout.row(parameters)
-        self._rows[-1][n] = self._buffer_layout.row(buffers)
+        self._rows["parameters"][n] = self.layout.row(parameters)
+        self._rows["buffers"][n] = self._buffer_layout.row(buffers)
+        for name, copies in self._copies.items():
+            copies[n] = parameters[name]
         self._slots.append(slot)
         self._stacked = None
 
@@ -77,37 +90,40 @@ class Compact:
         i, last = self._slots.index(slot), self._slots.pop()
         if i < len(self._slots):
             self._slots[i] = last
-            for rows in self._rows:
-                rows[i] = rows[len(self._slots)]
+            for stack in (*self._rows.values(), *self._copies.values(), *self._orders.values()):
+                stack[i] = stack[len(self._slots)]
         self._stacked = None
 
+    def _make_room(self, room: int) -> None:
+        self._stacked = None  # it holds the old stacks
+        for stacks in (self._rows, self._gradients, self._copies, self._orders):
+            for name, stack in stacks.items():  # one after the other: two copies of all would not fit
+                stacks[name] = stack.new_empty(room, *stack.shape[1:])
+                stacks[name][: len(stack)] = stack
+
     def update(self) -> None:
-        stack, at = self._stack(), [slot.n_updates % self._plan.n_updates for slot in self._slots]
-        parameters_Pn, gradients_Pn = stack.rows[:2]
-        index_PB = torch.stack([self._batch(slot, update) for slot, update in zip(self._slots, at, strict=True)])
+        stack, at = self.stack(), [slot.n_updates % self._plan.n_updates for slot in self._slots]
+        index_PB = self._batches(at)
         drawn = Draws(numbers=stack.numbers, roots=stack.roots, counts=stack.counts)
         self._task.gradients(stack.parameters, stack.buffers, index_PB, drawn, into=stack.gradients)
-        if stack.numbers.used("l1") or stack.numbers.used("l2"):
-            given = [slot.hyperparameters for slot in self._slots]
-            regularizers.add_gradients(parameters_Pn, gradients_Pn, given, n_weights=self._layout.n_penalized)
-        if stack.numbers.used("clip_norm"):
-            optimizers.clip(gradients_Pn, stack.numbers["clip_norm"])
         stack.counts.add_(1)
         for slot, update, (row_update, count) in zip(self._slots, at, stack.updates, strict=True):
             row_update(lr=slot.lrs[update], count=count)
             slot.n_updates += 1
 
-    def _stack(self) -> Stack:
+    def stack(self) -> Stack:
+        """The slots as they are now."""
         if self._stacked is None:
             n, device = len(self._slots), self._task.device
-            *rows, buffers = (tensor[:n] for tensor in self._rows)
-            given = [slot.hyperparameters for slot in self._slots]
+            rows, gradients, copies = (
+                {name: stack[:n] for name, stack in stacks.items()}
+                for stacks in (self._rows, self._gradients, self._copies)
+            )
             counts = torch.tensor([slot.n_updates for slot in self._slots], device=device)
             self._stacked = Stack(
-                rows=rows,
-                parameters=self._layout.views(rows[0]),
-                gradients=self._layout.views(rows[1]),
-                buffers=self._buffer_layout.views(buffers),
+                parameters=self.layout.views(rows["parameters"]) | copies,
+                gradients=gradients,
+                buffers=self._buffer_layout.views(rows["buffers"]),
                 numbers=Numbers(
                     [slot.numbers for slot in self._slots],
                     self._plan.names,
@@ -116,16 +132,29 @@ class Compact:
                 ),
                 roots=torch.tensor([key(slot.seed, "draws") for slot in self._slots], device=device),
                 counts=counts,
-                updates=[
-                    (RowUpdate.of(own, row, n_weights=self._layout.n_penalized), count)
-                    for own, count, *row in zip(given, counts.unbind(), *rows, strict=True)
-                ],
+                updates=[(self._row_update(i, slot), counts[i]) for i, slot in enumerate(self._slots)],
             )
         return self._stacked
 
-    def _batch(self, slot: Slot, update: int) -> Tensor:
-        """The slot's next examples (B,), in an order drawn anew at the start of each of its epochs."""
-        if update == 0:
-            slot.order = self._plan.order(slot, device=self._task.device)
-            slot.lrs = self._plan.lrs(slot)
-        return slot.order[update * self._plan.batch_size : (update + 1) * self._plan.batch_size]
+    def _row_update(self, row: int, slot: Slot) -> RowUpdate:
+        gradients, copies = (
+            {name: stack[row] for name, stack in stacks.items()} for stacks in (self._gradients, self._copies)
+        )
+        return RowUpdate.of(
+            slot.hyperparameters,
+            self.layout,
+            [rows[row] for name, rows in self._rows.items() if name != "buffers"],
+            gradients=gradients,
+            copies=copies,
+            scratch=self._scratch,
+        )
+
+    def _batches(self, at: Sequence[int]) -> Tensor:
+        """The slots' next examples (P, B), in an order drawn anew at the start of each of their epochs."""
+        orders, n = self._orders["orders"], len(self._slots)
+        for row, (slot, update) in enumerate(zip(self._slots, at, strict=True)):
+            if update == 0:
+                orders[row] = self._plan.order(slot, device=self._task.device)[: orders.shape[1]]
+                slot.lrs = self._plan.lrs(slot)
+        batches = orders.view(len(orders), self._plan.n_updates, -1)
+        return batches[torch.arange(n), torch.tensor(at)]

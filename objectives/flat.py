@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from objectives.hyperparameters import Value
+
 Tensors = dict[str, Tensor]
 
 
@@ -47,6 +49,11 @@ class Layout:
     def n_penalized(self) -> int:
         """How many, from the row's start, decay and penalties apply to unless nothing is exempt."""
         return self.n_weights - (math.prod(self.shapes[self.exempt]) if self.exempt else 0)
+
+    def concerned(self, exempt: Value) -> frozenset[str]:
+        """The names of those that decay and penalties apply to, under the hyperparameter `exempt`."""
+        weights = {name for name, shape in self.shapes.items() if len(shape) > 1 and name != self.exempt}
+        return frozenset(self.shapes if exempt == "none" else weights)
 
     def row(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return one slot's tensors (without the slot's dimension) as a row (n,)."""

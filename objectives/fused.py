@@ -100,6 +100,10 @@ class FusedNetwork:
         return sum(p.numel() for p in self._module.parameters() if p.requires_grad)
 
     @property
+    def product(self) -> torch.dtype:
+        return self._arithmetic.dtype  # what the module multiplies is cast where it does so
+
+    @property
     def why_alone(self) -> str:
         return self._found.why_alone
 

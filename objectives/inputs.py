@@ -13,6 +13,9 @@ from objectives.hyperparameters import number
 from objectives.numbers import Numbers
 from objectives.task import Slot
 
+PIECE = 65_536
+"""Numbers, in whole slots, that are scaled at a time."""
+
 
 class Inputs:
     """(x - mean) / std, with a mean and std for each fold; a feature that is left out is 0 for every example."""
@@ -35,19 +38,33 @@ class Inputs:
         if number(slot.hyperparameters, "n_features"):
             self._ranks[slot.fold or 0] = self._folds.ranks(self._fraction, slot.fold or 0)
 
-    def normalized(self, x: Tensor, numbers: Numbers, *, shared: bool = False) -> Tensor:
+    def normalized(
+        self, x: Tensor, numbers: Numbers, *, shared: bool = False, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """Scale raw examples (P, B, *S) of each slot.
 
         Args:
             shared: the examples (B, *S) are all slots' own, who are of one fold; returns (1, B, *S), or (P, B, *S).
+            dtype: of what is returned, where that is not the parameters' own.
         """
         fold_P = numbers["fold"].long()[:1] if shared or len(self._means) == 1 else numbers["fold"].long()
         mean, scale = (self._of(fold_P, each) for each in (self._means, self._scales))
-        y = (x.unsqueeze(0) if shared else x).to(self._dtype, copy=True).sub_(mean)
-        if not numbers.used("n_features"):
-            return y.mul_(scale)
-        n_P = numbers["n_features"].view(-1, 1, *(1 for _ in self._shape))
-        return y * torch.where((self._of(fold_P, self._ranks) < n_P) | (n_P == 0), scale, 0)
+        x = x.unsqueeze(0) if shared else x
+        if numbers.used("n_features"):
+            n_P = numbers["n_features"].view(-1, 1, *(1 for _ in self._shape))
+            scale = torch.where((self._of(fold_P, self._ranks) < n_P) | (n_P == 0), scale, 0)
+        y = x.new_empty(max(len(x), len(scale)), *x.shape[1:], dtype=dtype or self._dtype)
+        n = len(y) if x.is_cuda else max(1, PIECE // max(1, x[0].numel()))
+        for rows in (slice(first, first + n) for first in range(0, len(y), n)):
+            self._scaled(*(each.expand(len(y), *each.shape[1:])[rows] for each in (x, mean, scale)), into=y[rows])
+        return y
+
+    def _scaled(self, x: Tensor, mean: Tensor, scale: Tensor, *, into: Tensor) -> None:
+        """Of slots that are few enough for the cache, on a CPU."""
+        if into.dtype == self._dtype:
+            into.copy_(x).sub_(mean).mul_(scale)
+        else:
+            into.copy_(x.to(self._dtype, copy=True).sub_(mean).mul_(scale))
 
     def told(self, slot: Slot) -> dict[str, list[float]]:
         """A slot's mean and std, as lists; std is infinite where a feature is left out."""

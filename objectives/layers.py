@@ -250,7 +250,7 @@ def _apart(y: Tensor, shape: Sequence[int]) -> Tensor:
 
 @dataclass(slots=True, kw_only=True)
 class Activation:
-    """relu, leaky_relu, gelu or tanh; all but gelu in place."""
+    """relu, leaky_relu, gelu or tanh, in place: fresh memory is not in the cache. Only gelu's inputs are kept."""
 
     kind: str
     _kept: Tensor = field(init=False, repr=False)
@@ -271,17 +271,16 @@ class Activation:
         return y
 
     def backward(self, dy: Tensor, parameters: Tensors, gradients: Tensors) -> Tensor:
-        dx: Tensor
         match self.kind:
             case "relu":
-                dx = aten.threshold_backward(dy, self._kept, 0)
+                aten.threshold_backward.grad_input(dy, self._kept, 0, grad_input=dy)
             case "leaky_relu":
-                dx = aten.leaky_relu_backward(dy, self._kept, 0.01, True)
+                aten.leaky_relu_backward.grad_input(dy, self._kept, 0.01, True, grad_input=dy)
             case "tanh":
-                dx = aten.tanh_backward(dy, self._kept)
+                aten.tanh_backward.grad_input(dy, self._kept, grad_input=dy)
             case _:
-                dx = aten.gelu_backward(dy, self._kept)
-        return dx
+                aten.gelu_backward.grad_input(dy, self._kept, grad_input=dy)
+        return dy
 
 
 @dataclass(slots=True, kw_only=True)

@@ -219,7 +219,8 @@ class Network:
 
     def __init__(self, net: Architecture, *, product: torch.dtype, device: torch.device) -> None:
         """Training computes products, convolutions and what lies between them in the type `product`."""
-        self._net, self._layers, self._product, self._device = net, _layers(net), product, device
+        self.product = product
+        self._net, self._layers, self._device = net, _layers(net), device
         self._channels_last = net.convolutions > 0
 
     @property
@@ -242,14 +243,14 @@ class Network:
         """
         dtype = x.dtype
         x = x.permute(0, 1, 3, 4, 2) if self._channels_last else x.flatten(2)
-        x = x.to(self._product) if draws.training else x
+        x = x.to(self.product) if draws.training else x
         for layer in self._layers:
             x = layer.forward(x, parameters, buffers, draws)
         return x.to(dtype)
 
     def backward(self, dy_PBK: Tensor, parameters: Tensors, gradients: Tensors) -> None:
         """Write the gradients of all parameters, from that of the outputs of the last forward in training."""
-        dy_PBK = dy_PBK.to(self._product)
+        dy_PBK = dy_PBK.to(self.product)
         for layer in reversed(self._layers):
             dy_PBK = layer.backward(dy_PBK, parameters, gradients)
 

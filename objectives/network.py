@@ -48,6 +48,11 @@ class Network(Protocol):
         """Of one slot, those that are trained."""
 
     @property
+    def product(self) -> torch.dtype:
+        """The type that it takes weights (of two and more dimensions) and gives gradients in, in training; it also does
+        so in the parameters' own."""
+
+    @property
     def why_alone(self) -> str:
         """Why slots take no less time together than one after another, on this device; empty where they do."""
 

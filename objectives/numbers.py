@@ -98,7 +98,7 @@ class Part:
         if self.mask is not None:
             into.copy_(torch.where(self.mask.view(-1, *(1,) * (into.ndim - 1)), values, into))
         elif self.rows is not None:
-            into.index_copy_(0, self.rows, values)
+            into.index_copy_(0, self.rows, values.to(into.dtype))
         elif into.data_ptr() != values.data_ptr():
             into.copy_(values)
 

@@ -1,7 +1,7 @@
 """SGD, Adam and AdamW for P slots at once, each with its own lr, momentum and weight decay: one pass over rows.
 
-On the CPU one call of torch's fused kernel per slot: 4 to 17 times faster than stacked operations (shared/facts.md).
-Elsewhere stacked operations, whose number does not depend on P, and which read nothing from the device.
+On the CPU torch's fused kernel slot by slot: 4 to 17 times faster than stacked operations (shared/facts.md). Elsewhere
+stacked operations, whose number does not depend on P, and which read nothing from the device.
 
 Source: torch.optim.SGD, Adam and AdamW (decoupled weight decay: Loshchilov and Hutter, 2019), with their defaults for
 Adam's beta2 and eps; `momentum` is Adam's beta1. SGD's weight decay is decoupled as well (SGDW, same paper).
@@ -10,16 +10,23 @@ P slots, n numbers a slot, of which the first n_weights belong to weights (objec
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from objectives.flat import Layout, Tensors
 from objectives.hyperparameters import HyperparameterError, Value, number
-from objectives.regularizers import n_concerned
+from objectives.regularizers import penalized
 
 BETA2, EPS = 0.999, 1e-8
+CLIP_EPS = 1e-6
+"""Source: torch.nn.utils.clip_grad_norm_."""
+PIECE = 65_536
+"""Numbers of a row at a time: what is done to them in turn finds them in the cache."""
+Part = tuple[str, slice]
+"""Of a tensor, by name, where it is flat."""
 
 
 def check(hyperparameters: Mapping[str, Value]) -> None:
@@ -47,56 +54,158 @@ def clip(gradients_Pn: Tensor, max_norm_P: Tensor) -> None:
     """Scale each slot's gradient down, in place, to its largest norm; 0 leaves it alone."""
     norm_P = torch.linalg.vector_norm(gradients_Pn, dim=1)
     limit_P = max_norm_P.to(norm_P.dtype)
-    # Source: torch.nn.utils.clip_grad_norm_ for the 1e-6
-    scale_P = (limit_P / (norm_P + 1e-6)).clamp_(max=1.0)
+    scale_P = (limit_P / (norm_P + CLIP_EPS)).clamp_(max=1.0)
     gradients_Pn.mul_(torch.where(limit_P > 0, scale_P, torch.ones_like(scale_P)).unsqueeze(1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some of a slot's numbers, each list of the same flat tensors (m,): all is done to them while they are cached."""
+
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+    moments: list[list[Tensor]]
+    concerned: bool
+    """Weight decay and penalties apply to them."""
+    widened: list[Tensor]
+    """Where the gradients are cast to the parameters' type; empty where they have it."""
+    copied: list[Tensor]
+    """Those of the parameters that products want in their own type."""
+    copies: list[Tensor]
+
+    def penalized(self, *, l1: float, l2: float) -> list[Tensor]:
+        """Return the gradients in the parameters' type, with those of the penalties."""
+        gradients = self.gradients
+        if self.widened:
+            torch._foreach_copy_(self.widened, gradients)
+            gradients = self.widened
+        if not self.concerned or not (l1 or l2):
+            return gradients
+        return [penalized(g, p, l1=l1, l2=l2) for g, p in zip(gradients, self.parameters, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowUpdate:
-    """The update of one slot by torch's fused kernels, its tensors cut once: they stay where they are."""
+    """The update of one slot by torch's fused kernels, in one pass over memory, piece by piece.
+
+    Its tensors are cut once: they stay where they are.
+    """
 
     kind: str
     momentum: float
-    weight_decay: float
     nesterov: bool
-    parts: tuple[tuple[Sequence[Tensor], float], ...]
-    """(parameters, gradients, moments...) and their weight decay, for each part of the row that differs in it."""
+    weight_decay: float
+    l1: float
+    l2: float
+    max_norm: float
+    """That the gradient is clipped to; 0 leaves it alone."""
+    pieces: Sequence[Piece]
 
     @staticmethod
-    def of(hyperparameters: Mapping[str, Value], row: Sequence[Tensor], *, n_weights: int) -> "RowUpdate":
-        """Of one slot's rows (n,) of parameters, gradients and moments."""
-        decay = number(hyperparameters, "weight_decay")
-        n = n_concerned(hyperparameters, row[0], n_weights) if decay else 0
-        cuts = [(slice(0, n), decay), (slice(n, None), 0.0)]
+    def of(
+        hyperparameters: Mapping[str, Value],
+        layout: Layout,
+        rows: Sequence[Tensor],
+        *,
+        gradients: Tensors,
+        copies: Tensors,
+        scratch: Tensor,
+    ) -> "RowUpdate":
+        """Of one slot's rows (n,) of parameters and moments, and its gradients by name.
+
+        Args:
+            gradients: contiguous, of the parameters' type or, all of them, of a narrower one.
+            copies: of those parameters that products want in that type; they are kept up.
+            scratch: (PIECE,) of the parameters' type.
+        """
+        decay, l1, l2, max_norm = (number(hyperparameters, name) for name in ("weight_decay", "l1", "l2", "clip_norm"))
+        concerned = layout.concerned(hyperparameters["exempt"]) if decay or l1 or l2 else frozenset()
+        narrow = any(gradient.dtype != scratch.dtype for gradient in gradients.values())
+        in_pieces = narrow or l1 or l2 or max_norm
+        parameters, *moments = (layout.views(row) for row in rows)
+        pieces = []
+        for parts in _groups(layout, concerned, longest=PIECE if in_pieces else max(layout.n, 1)):
+            n_in_each = [part.stop - part.start for _, part in parts]
+            pieces.append(
+                Piece(
+                    parameters=_cut(parameters, parts),
+                    gradients=_cut(gradients, parts),
+                    moments=[_cut(moment, parts) for moment in moments],
+                    concerned=parts[0][0] in concerned,
+                    widened=list(torch.split(scratch[: sum(n_in_each)], n_in_each)) if narrow else [],
+                    copied=_cut({name: parameters[name] for name in copies}, parts),
+                    copies=_cut(copies, parts),
+                )
+            )
         return RowUpdate(
             kind=str(hyperparameters["optimizer"]),
             momentum=number(hyperparameters, "momentum"),
-            weight_decay=decay,
             nesterov=bool(hyperparameters["nesterov"]),
-            parts=tuple(([tensor[cut] for tensor in row], own) for cut, own in cuts if row[0][cut].numel()),
+            weight_decay=decay,
+            l1=l1,
+            l2=l2,
+            max_norm=max_norm,
+            pieces=pieces,
         )
 
     def __call__(self, *, lr: float, count: Tensor) -> None:
-        """Change parameters and moments in place.
+        """Change parameters, moments and copies in place.
 
         Args:
             count: updates of this slot, this one included: a number on the CPU.
         """
-        for (p, g, *moments), decay in self.parts:
-            if self.kind == "sgd":
-                if decay:
-                    p.mul_(1 - lr * decay)
-                torch._fused_sgd_(
-                    [p], [g], moments if self.momentum else [], lr=lr, momentum=self.momentum, dampening=0.0,
-                    weight_decay=0.0, nesterov=self.nesterov, maximize=False, is_first_step=False,
-                )  # fmt: skip
-            else:
-                m, v = moments
-                torch._fused_adamw_(
-                    [p], [g], [m], [v], [], [count], lr=lr, beta1=self.momentum, beta2=BETA2,
-                    weight_decay=decay, eps=EPS, amsgrad=False, maximize=False,
-                )  # fmt: skip
+        scale = self._scale() if self.max_norm else None
+        for piece in self.pieces:
+            gradients = piece.penalized(l1=self.l1, l2=self.l2)
+            self._step(piece, gradients if scale is None else [g * scale for g in gradients], lr=lr, count=count)
+            if piece.copies:
+                torch._foreach_copy_(piece.copies, piece.copied)
+
+    def _scale(self) -> Tensor:
+        """What the gradient is clipped by: its norm has the penalties in it."""
+        norms = [
+            torch.linalg.vector_norm(gradient)
+            for piece in self.pieces
+            for gradient in piece.penalized(l1=self.l1, l2=self.l2)
+        ]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return (self.max_norm / (norm + CLIP_EPS)).clamp_(max=1.0)
+
+    def _step(self, piece: Piece, gradients: list[Tensor], *, lr: float, count: Tensor) -> None:
+        p, moments, decay = piece.parameters, piece.moments, self.weight_decay if piece.concerned else 0.0
+        if self.kind == "sgd":
+            if decay:
+                torch._foreach_mul_(p, 1 - lr * decay)
+            torch._fused_sgd_(
+                p, gradients, moments[0] if self.momentum else [], lr=lr, momentum=self.momentum, dampening=0.0,
+                weight_decay=0.0, nesterov=self.nesterov, maximize=False, is_first_step=False,
+            )  # fmt: skip
+        else:
+            torch._fused_adamw_(
+                p, gradients, moments[0], moments[1], [], [count] * len(p), lr=lr, beta1=self.momentum, beta2=BETA2,
+                weight_decay=decay, eps=EPS, amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+
+def _groups(layout: Layout, concerned: Collection[str], *, longest: int) -> list[list[Part]]:
+    """Cut a row into groups of at most `longest` numbers, in each of which all or none are concerned."""
+    groups: list[list[Part]] = []
+    room, last = 0, ""
+    for name, shape in layout.shapes.items():
+        n = math.prod(shape)
+        for first in range(0, n, longest):
+            part = slice(first, min(first + longest, n))
+            if part.stop - part.start > room or (name in concerned) != (last in concerned):
+                groups.append([])
+                room = longest
+            groups[-1].append((name, part))
+            room, last = room - (part.stop - part.start), name
+    return groups
+
+
+def _cut(tensors: Tensors, parts: Sequence[Part]) -> list[Tensor]:
+    """These parts of those tensors that there are."""
+    return [tensors[name].view(-1)[part] for name, part in parts if name in tensors]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,12 +35,14 @@ class Population:
         *,
         declared: Mapping[str, Hyperparameter],
         epochs: int,
+        product: torch.dtype | None = None,
         rows: MakeRows | None = None,
     ) -> None:
         """Of the hyperparameters only the structural ones are read here.
 
         Args:
             declared: all that slots may be given, TRAINING among them; what a slot does not say takes its default.
+            product: the type of training's products, where the task takes weights and gives gradients in it.
             rows: how the slots are kept and updated; by default as is fastest on the task's device.
         """
         hyperparameters = completed(hyperparameters, declared)
@@ -56,6 +58,7 @@ class Population:
             n_train=task.n_train,
             n_updates=max(task.n_train // batch_size, 1),
             n_epochs=epochs,
+            product=product,
         )
         self._make_rows: MakeRows = rows or (Compact if task.device.type == "cpu" else Captured)
         self._layout, self._buffer_layout = Layout(shapes={}), Layout(shapes={})

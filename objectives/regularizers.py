@@ -16,36 +16,17 @@ from torch import Tensor
 from objectives.hyperparameters import Value, number
 from objectives.numbers import Numbers
 
-PIECE = 65_536
-
 
 def n_concerned(hyperparameters: Mapping[str, Value], row: Tensor, n_weights: int) -> int:
     """How many numbers of a row, from its start, l1, l2 and weight_decay apply to."""
     return row.shape[-1] if hyperparameters["exempt"] == "none" else n_weights
 
 
-def add_gradients(
-    parameters_Pn: Tensor, gradients_Pn: Tensor, slots: Sequence[Mapping[str, Value]], *, n_weights: int
-) -> None:
-    """Add the penalties' gradients in place: l1 * sign(w) + 2 * l2 * w, a slot at a time.
-
-    Args:
-        slots: the hyperparameters of each row.
-    """
-    for weight, gradient, slot in zip(parameters_Pn, gradients_Pn, slots, strict=True):
-        l1, l2 = number(slot, "l1"), number(slot, "l2")
-        if l1 or l2:
-            n = n_concerned(slot, weight, n_weights)
-            _add_in_pieces(gradient[:n], weight[:n], l1, l2)
-
-
-def _add_in_pieces(gradient_n: Tensor, weight_n: Tensor, l1: float, l2: float) -> None:
-    """Add both while a piece is in the cache: one pass over memory in place of five."""
-    for gradient, weight in zip(gradient_n.split(PIECE), weight_n.split(PIECE), strict=True):  # type: ignore[no-untyped-call]
-        if l1:
-            gradient.add_(weight.sign(), alpha=l1)
-        if l2:
-            gradient.add_(weight, alpha=2 * l2)
+def penalized(gradients: Tensor, weights: Tensor, *, l1: float, l2: float) -> Tensor:
+    """Return gradients of one slot with the penalties' own: l1 * sign(w) + 2 * l2 * w, both of any one shape."""
+    if l1:
+        gradients = gradients.add(weights.sign(), alpha=l1)
+    return gradients.add(weights, alpha=2 * l2) if l2 else gradients
 
 
 def add_gradients_stacked(

@@ -32,6 +32,8 @@ class Plan:
     n_updates: int
     """Of one epoch."""
     n_epochs: int
+    product: torch.dtype | None = None
+    """The type in which the task takes weights and gives gradients, where that is not the parameters' own."""
 
     def order(self, slot: Slot, *, device: torch.device) -> Tensor:
         """Draw the order of the examples (N,) in the epoch that the slot is in."""

@@ -155,7 +155,8 @@ class SupervisedObjective:
         Raises:
             HyperparameterError: this combination cannot be trained.
         """
-        return Population(self._task(hyperparameters), hyperparameters, declared=self._declared, epochs=epochs)
+        task = self._task(hyperparameters)
+        return Population(task, hyperparameters, declared=self._declared, epochs=epochs, product=task.network.product)
 
     def measure(
         self, checkpoint: Path, predictions: Path, *, part: Literal["validation", "test"] = "validation"
@@ -287,7 +288,8 @@ class SupervisedTask:
             x = augment.gather(data, index_PB, draws)
         else:
             x = augment.words(augment.select(data, index_PB.view(-1)).view(*index_PB.shape, *data.shape[1:]), draws)
-        x = augment.distort(self._inputs.normalized(x, numbers), draws)
+        dtype = self._dtype if augment.distorts(numbers) else self.network.product
+        x = augment.distort(self._inputs.normalized(x, numbers, dtype=dtype), draws)
         outputs_PBK = self.network.forward(x, parameters, buffers, draws=draws)
         targets_PB = self._folds.y.index_select(0, index_PB.view(-1)).view(index_PB.shape)
         self.network.backward(self._loss.gradient(outputs_PBK, targets_PB, draws), parameters, into)

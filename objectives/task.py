@@ -31,8 +31,6 @@ class Slot:
     """Updates done."""
     initial_norm: float = math.nan
     """Of its weights, biases and norms left out."""
-    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """Of the examples in the current epoch (N,), where rows are compact."""
     lrs: Sequence[float] = ()
     """Of the updates of the current epoch, where rows are compact."""
     paired: Paired = field(default_factory=Paired)

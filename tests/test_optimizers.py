@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from objectives import models, optimizers
 from objectives.captured import Captured
 from objectives.compact import Compact
+from objectives.flat import Layout
 from objectives.hyperparameters import HyperparameterError, Value
 from objectives.optimizers import RowUpdate, StackedStep
 from objectives.rows import MakeRows
@@ -202,7 +203,13 @@ def test_stacked_operations_equal_the_fused_kernels(kind: str, nesterov: bool) -
     ]
     start = torch.randn(3, n, generator=draw, dtype=torch.float64)
     both = [[start.clone(), *(torch.zeros_like(start) for _ in range(1 + optimizers.n_moments(kind)))] for _ in (0, 1)]
-    updates = [RowUpdate.of(slot, row, n_weights=n_weights) for slot, *row in zip(slots, *both[0], strict=True)]
+    layout = Layout(shapes={"weight": (4, 5), "bias": (5,)})
+    updates = [
+        RowUpdate.of(
+            slot, layout, [p, *moments], gradients=layout.views(g), copies={}, scratch=torch.empty(0).to(p.dtype)
+        )
+        for slot, p, g, *moments in zip(slots, *both[0], strict=True)
+    ]
     lrs, offsets = torch.tensor([0.01, 0.02, 0.03], dtype=torch.float64), torch.tensor([0, 5, 9])
     for count in range(1, 20):
         counts = offsets + count

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from objectives.compact import Compact
 from objectives.hyperparameters import HyperparameterError, Value
 from objectives.rows import MakeRows
 from objectives.schedules import lr
+from objectives.streams import key, permutation
+from objectives.supervised import SupervisedTask
 from tests import toy
 from tests.recording import Recorded
 
@@ -138,16 +141,28 @@ def test_diverged_slot_leaves_the_others_unchanged(rows: MakeRows) -> None:
     assert toy.difference(trained.weights(1), toy.alone({"optimizer": "sgd"}, seed=1)) < SAME
 
 
-def test_epoch_uses_every_example_at_most_once_in_an_order_of_its_own() -> None:
-    trained = toy.population({})
+def test_epoch_uses_every_example_at_most_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a slot that moved to another's row, and of one admitted in the middle of others' epochs."""
+    seen: list[torch.Tensor] = []
+    gradients = SupervisedTask.gradients
+
+    def noting(self: SupervisedTask, *given: Any, into: Any) -> None:
+        seen.append(given[2].clone())
+        gradients(self, *given, into=into)
+
+    monkeypatch.setattr(SupervisedTask, "gradients", noting)
+    trained = toy.population({}, rows=Compact)
     toy.admit(trained, 0, {}, seed=0)
-    orders = []
-    for _ in range(2):
-        completed = [list(trained.update()) for _ in range(toy.UPDATES_PER_EPOCH)]
-        assert completed == [[]] * (toy.UPDATES_PER_EPOCH - 1) + [[0]]
-        orders.append(trained._slots[0].order)
-    assert all(order.sort().values.equal(torch.arange(toy.N_TRAIN)) for order in orders)
-    assert not orders[0].equal(orders[1])
+    trained.update()
+    toy.admit(trained, 1, {}, seed=1)
+    trained.update()
+    trained.forget([0])
+    for i in range(2 * toy.UPDATES_PER_EPOCH - 1):
+        assert list(trained.update()) == ([1] if i % toy.UPDATES_PER_EPOCH == toy.UPDATES_PER_EPOCH - 2 else [])
+    epochs = torch.cat([seen[1][1], *(batches[0] for batches in seen[2:])]).view(2, toy.UPDATES_PER_EPOCH * toy.BATCH)
+    for epoch, drawn in enumerate(epochs):
+        assert len(drawn.unique()) == len(drawn)
+        assert drawn.equal(permutation(key(1, "order", epoch), toy.N_TRAIN, device=drawn.device)[: len(drawn)])
 
 
 def test_retired_slot_is_saved_with_its_best_weights(tmp_path: Path) -> None:

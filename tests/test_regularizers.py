@@ -8,7 +8,7 @@ from torch import Tensor
 
 from objectives import regularizers
 from objectives.flat import Layout
-from objectives.hyperparameters import Value
+from objectives.hyperparameters import Value, number
 from tests import toy
 
 SLOTS: list[dict[str, Value]] = [
@@ -42,9 +42,11 @@ def test_penalties_are_the_formulas_and_spare_biases() -> None:
 def test_gradients_equal_those_of_the_penalties() -> None:
     leaf = rows().requires_grad_()
     (wanted,) = torch.autograd.grad(torch.stack(expected(leaf)).sum(), [leaf])
-    gradients = torch.zeros_like(wanted)
-    regularizers.add_gradients(rows(), gradients, SLOTS, n_weights=LAYOUT.n_weights)
-    assert torch.allclose(gradients, wanted)
+    for weights, gradients, slot in zip(rows(), wanted, SLOTS, strict=True):
+        n = regularizers.n_concerned(slot, weights, LAYOUT.n_weights)
+        l1, l2 = number(slot, "l1"), number(slot, "l2")
+        found = regularizers.penalized(torch.ones(n, dtype=torch.float64), weights[:n], l1=l1, l2=l2)
+        assert torch.allclose(found, 1 + gradients[:n])
 
 
 def test_infinite_weights_without_a_penalty_have_none() -> None:
