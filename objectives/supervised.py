@@ -38,6 +38,8 @@ from objectives.test_set import TestSet, load_test
 
 EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
 """Examples at once: what stays in a core's cache; what keeps a GPU busy."""
+SLOTS_OF_A_CORE = 32
+"""The smallest networks still gain a sixth from 16 to 32 slots, and nothing beyond (tests/benchmarks/README.md)."""
 BUILT_IN = BuiltIn()
 Told = tuple[dict[str, float], Confusion | None]
 
@@ -137,14 +139,13 @@ class SupervisedObjective:
     def capacity(self, hyperparameters: Mapping[str, Value]) -> int:
         """The most slots that make sense.
 
-        Some networks gain nothing from company. On a CPU beyond 8 a doubling saves a fifth of the time at best, while
-        many trials in flight cost the search (tests/benchmarks/README.md).
+        Some networks gain nothing from company.
         """
         device = self._dataset.x_train.device
         if self.network(hyperparameters).why_alone:
             return 1
         if device.type == "cpu":
-            return 8
+            return SLOTS_OF_A_CORE
         free_bytes, _ = torch.cuda.mem_get_info(device)
         # parameters, gradients, two moments, the best weights, and as much again for activations and temporaries
         return min(max(free_bytes // (self.n_parameters(hyperparameters) * 4 * 10), 1), 64)

@@ -18,6 +18,7 @@ the decisions  sampling         the next trial: the baseline, then Optuna's samp
                promise          what trials in training promise the sampler
                tpe              Optuna's TPE, the trials ranked once an ask
                asking           the sampler at work beside the coordinator
+               flight           how many trials may be in flight, and slots be filled (pure)
                admission        which trial of a search comes next, and on which trainer
                planned          the same of a phase beyond the search, from the plan of its stages
                cohort           which trainer takes a trial, and in what company (pure)

@@ -16,11 +16,10 @@ from search.cohort import TrainerLoad, place, refill
 from search.contract import HyperparameterRule, Value
 from search.definition import StudyDefinition, hyperparameters
 from search.events import TrialAsked
+from search.flight import most_in_flight
 from search.sampling import Sampling
 from search.state import State, Trial
 
-LEAST_IN_FLIGHT, FLIGHT_SHARE = 4, 12
-"""Of a study's trials so many, or one in so many, may be in flight at once where the sampler learns from them."""
 DEBT_SHARE = 25
 """One in so many may be given a structure beyond those the sampler drew with it."""
 
@@ -109,7 +108,7 @@ class Sampled:
     def fill(self, loads: Callable[[], Sequence[TrainerLoad]]) -> Iterator[tuple[Trial, int]]:
         while (yield from self._waiting(loads)) and not self.exhausted:
             waiting, now = self.state.waiting, loads()
-            if len(waiting) + len(self.state.running) >= self._most_in_flight(len(now)):
+            if len(waiting) + len(self.state.running) >= most_in_flight(self.definition, len(now)):
                 return
             held = self._to_hold(now, waiting)
             if held is None and place(None, alone=False, loads=now, capacity=self.capacity) is None:
@@ -149,10 +148,6 @@ class Sampled:
             elif not ahead:
                 return False
         return True
-
-    def _most_in_flight(self, n_trainers: int) -> int:
-        n_trials = self.definition.n_trials
-        return max(LEAST_IN_FLIGHT, n_trainers, n_trials // FLIGHT_SHARE) if self.asking.learns else n_trials
 
     def _to_hold(self, loads: Sequence[TrainerLoad], waiting: Sequence[Trial]) -> str | None:
         if not self.asking.can_hold:

@@ -29,11 +29,6 @@ class Asking:
         self._jobs: deque[Future[None]] = deque()
 
     @property
-    def learns(self) -> bool:
-        """As Sampling has it."""
-        return self._sampling.learns
-
-    @property
     def can_hold(self) -> bool:
         """As Sampling has it."""
         return self._sampling.can_hold

@@ -165,6 +165,7 @@ class Capacities:
 
     def _found(self, order: Admit | Estimate) -> int:
         limit = self._objective.capacity(order.hyperparameters)
+        limit = min(limit, self._order.most_slots or limit)
         if limit == 1 or self._order.slots is not None:
             return limit
         key = self._key(order)

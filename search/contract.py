@@ -205,6 +205,8 @@ class Open:
     """How many share the memory when training on the CPU."""
     slots: int | None = None
     """The most slots of a population, where the study says so: then no capacity is measured."""
+    most_slots: int | None = None
+    """Of a population, that the study has trials for; None: any number."""
     capacity_dir: str = ""
     """Where measured capacities are remembered; empty: nowhere."""
 

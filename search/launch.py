@@ -11,6 +11,7 @@ from search.contract import Open, Opened, Order, Progress, Refused, Reply
 from search.definition import StudyDefinition
 from search.errors import TrainerError
 from search.executors import Ended, Executor
+from search.flight import most_slots
 from search.state import State
 from search.workspace import cache_dir
 
@@ -31,6 +32,7 @@ def first_order(definition: StudyDefinition, data_dir: Path, state: State) -> Op
         cores=shares[0],
         n_trainers=len(shares),
         slots=definition.slots,
+        most_slots=most_slots(definition, len(shares)),
         capacity_dir=str(cache_dir() / "capacity"),
     )
 
@@ -70,7 +72,8 @@ def orders(definition: StudyDefinition, first: Open, opened: Opened) -> dict[int
     if opened.device.startswith("cuda"):
         n = max(1, definition.trainers or opened.n_devices)
         devices = [opened.device if i == 0 else f"cuda:{i % opened.n_devices}" for i in range(n)]
-        return {i: replace(first, device=d, precision=opened.precision, cores=()) for i, d in enumerate(devices)}
+        same = replace(first, precision=opened.precision, cores=(), most_slots=most_slots(definition, n))
+        return {i: replace(same, device=d) for i, d in enumerate(devices)}
     shares = core_shares(definition, available_cores())
     same = replace(first, device=opened.device, precision=opened.precision)
     return {i: replace(same, cores=share) for i, share in enumerate(shares)}

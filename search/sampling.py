@@ -22,8 +22,6 @@ from search.tpe import OneAsk
 REPLAYED = ("cmaes", "qmc")
 """Samplers that keep notes in Optuna's study, which can be had back only by asking again, in the same order."""
 
-LEARNING = ("tpe", "gp", "cmaes")
-
 DRAWN_APART = ("tpe", "random")
 """Samplers that draw each parameter on its own."""
 
@@ -106,11 +104,6 @@ class Sampling:
             return self._ask(number)
         self._add(self._listed[number])
         return self._listed[number]
-
-    @property
-    def learns(self) -> bool:
-        """Whether what is asked depends on how other trials ended."""
-        return self._definition.sampler in LEARNING
 
     @property
     def can_hold(self) -> bool:

@@ -144,7 +144,7 @@ def test_facts_count_what_is_loaded(digits: SupervisedObjective) -> None:
 
 
 def test_convolutions_train_one_by_one_on_a_cpu(digits: SupervisedObjective) -> None:
-    assert digits.capacity({"width": 64}) == 8
+    assert digits.capacity({"width": 64}) == 32
     assert digits.capacity({"model": "cnn", "width": 8}) == 1
 
 

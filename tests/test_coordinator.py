@@ -114,10 +114,10 @@ def test_only_the_first_trial_s_first_turn_leaves_slots_unused_where_all_share_a
 
 def test_slots_beyond_what_may_be_in_flight_count_as_unused(tmp_path: Path) -> None:
     """Four trials are in flight, but for the first turn, of one epoch."""
-    definition = fake_study(n_trials=8, data={"capacity": 16}, **ONE_SHAPE, pruning={"kind": "none"})
+    definition = fake_study(n_trials=8, data={"capacity": 8}, **ONE_SHAPE, pruning={"kind": "none"})
     use = slot_use(definition, tmp_path)
     n_turns = 1 + (epochs_before_trials_ran_out(tmp_path) - 1) / 4
-    assert use == (1 + 4 * (n_turns - 1)) / (16 * n_turns)
+    assert use == (1 + 4 * (n_turns - 1)) / (8 * n_turns)
 
 
 def test_what_is_trained_after_the_last_admission_is_not_counted(tmp_path: Path) -> None:

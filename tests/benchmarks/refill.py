@@ -21,7 +21,7 @@ from typing import ClassVar
 from unittest.mock import patch
 
 from objectives.hyperparameters import AUGMENTATION, NETWORK, TRAINING, Hyperparameter
-from search import admission, trainer
+from search import admission, flight, trainer
 from search.contract import Confusion, Hyperparameters, Measurement, Order, Part, Reply, Value
 from search.definition import StudyDefinition, load
 from search.executors import QueueChannel
@@ -208,7 +208,7 @@ def simulated(definition: StudyDefinition, policy: tuple[int, int, int, float]) 
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(admission, "DEBT_SHARE", debt_share),
-        patch.object(admission, "FLIGHT_SHARE", flight_share),
+        patch.object(flight, "FLIGHT_SHARE", flight_share),
         patch.object(trainer, "ENOUGH", enough),
     ):
         state = coordinate(

@@ -1,0 +1,45 @@
+"""How many trials may be in flight, and slots be filled."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.definition import StudyDefinition
+from search.flight import FEW_SLOTS, LEARNING, LEAST_IN_FLIGHT, most_in_flight, most_slots
+from search.launch import first_order
+from search.state import State
+from tests.studies import definition
+
+SAMPLERS = st.sampled_from(["tpe", "random", "gp", "cmaes", "qmc"])
+COUNTS, TRAINERS = st.integers(1, 10_000), st.integers(1, 16)
+
+
+def study(sampler: str, n_trials: int) -> StudyDefinition:
+    return definition().model_copy(update={"sampler": sampler, "n_trials": n_trials})
+
+
+@given(sampler=SAMPLERS, n_trials=COUNTS, n_trainers=TRAINERS)
+def test_a_sampler_that_learns_has_few_trials_in_flight_and_enough_for_all_trainers(
+    sampler: str, n_trials: int, n_trainers: int
+) -> None:
+    found = most_in_flight(study(sampler, n_trials), n_trainers)
+    if sampler not in LEARNING:
+        assert found == n_trials
+    else:
+        assert max(LEAST_IN_FLIGHT, n_trainers) <= found <= max(LEAST_IN_FLIGHT, n_trainers, n_trials / 12)
+
+
+@given(sampler=SAMPLERS, n_trials=COUNTS, n_trainers=TRAINERS)
+def test_slots_beyond_a_few_are_no_more_than_flight_can_fill(sampler: str, n_trials: int, n_trainers: int) -> None:
+    chosen = study(sampler, n_trials)
+    slots = most_slots(chosen, n_trainers)
+    assert slots >= FEW_SLOTS
+    assert slots == FEW_SLOTS or slots * n_trainers <= most_in_flight(chosen, n_trainers)
+
+
+@pytest.mark.parametrize(("sampler", "n_trials", "slots"), [("tpe", 200, 8), ("tpe", 1200, 50), ("random", 400, 200)])
+def test_trainers_are_told(sampler: str, n_trials: int, slots: int, tmp_path: Path) -> None:
+    two = study(sampler, n_trials).model_copy(update={"trainers": 2})
+    assert first_order(two, tmp_path, State()).most_slots == slots
