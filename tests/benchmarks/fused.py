@@ -111,9 +111,11 @@ class Service:
             TimeoutError: there was no steady state.
         """
         since, deadline = time.time(), time.monotonic() + GIVE_UP_S
+        pace: Pace | None = None
         self._signal(signal.SIGCONT)
         while self._process.is_alive() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+            # reading takes a core that the service wants: as seldom as can be
+            time.sleep(max(POLL_S, seconds - (pace.window_s if pace else 0.0)))
             events = _events(self._path) if self._path.exists() else []
             pace = steady(events, epoch_updates=self._epoch_updates, since=since)
             if pace is not None and pace.window_s >= seconds:
