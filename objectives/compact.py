@@ -30,8 +30,6 @@ class Stack:
     roots: Tensor
     counts: Tensor
     """Updates that each slot has had, int64 (P,)."""
-    updates: Sequence[tuple[RowUpdate, Tensor]]
-    """Each slot's, and its count."""
 
 
 class Compact:
@@ -52,10 +50,15 @@ class Compact:
         self._copies = {} if product == dtype else {name: stack for name, stack in stacks.items() if stack.ndim > 2}
         """The weights in the type of products, which read them."""
         length = plan.n_updates * min(plan.batch_size, plan.n_train)
-        self._orders = {"orders": torch.empty(0, length, dtype=torch.int64, device=task.device)}
-        """Of the examples in each slot's epoch."""
+        self._own = {
+            name: torch.empty(0, *shape, dtype=torch.int64, device=task.device)
+            for name, shape in (("orders", (length,)), ("roots", ()), ("counts", ()))
+        }
+        """Each slot's order of the examples in its epoch, key of what it draws, and count of its updates."""
         self._scratch = torch.empty(optimizers.PIECE, dtype=dtype, device=task.device)
         self._slots: list[Slot] = []
+        self._updates: list[RowUpdate | None] = []
+        """Of each slot, where it is known with its present row."""
         self._stacked: Stack | None = None
 
     @property
@@ -83,20 +86,23 @@ class Compact:
         self._rows["buffers"][n] = self._buffer_layout.row(buffers)
         for name, copies in self._copies.items():
             copies[n] = parameters[name]
+        self._own["roots"][n], self._own["counts"][n] = key(slot.seed, "draws"), slot.n_updates
         self._slots.append(slot)
+        self._updates.append(None)
         self._stacked = None
 
     def vacate(self, slot: Slot) -> None:
         i, last = self._slots.index(slot), self._slots.pop()
+        self._updates.pop()
         if i < len(self._slots):
-            self._slots[i] = last
-            for stack in (*self._rows.values(), *self._copies.values(), *self._orders.values()):
+            self._slots[i], self._updates[i] = last, None
+            for stack in (*self._rows.values(), *self._copies.values(), *self._own.values()):
                 stack[i] = stack[len(self._slots)]
         self._stacked = None
 
     def _make_room(self, room: int) -> None:
-        self._stacked = None  # it holds the old stacks
-        for stacks in (self._rows, self._gradients, self._copies, self._orders):
+        self._stacked, self._updates = None, [None] * len(self._slots)  # they hold the old stacks
+        for stacks in (self._rows, self._gradients, self._copies, self._own):
             for name, stack in stacks.items():  # one after the other: two copies of all would not fit
                 stacks[name] = stack.new_empty(room, *stack.shape[1:])
                 stacks[name][: len(stack)] = stack
@@ -107,19 +113,19 @@ class Compact:
         drawn = Draws(numbers=stack.numbers, roots=stack.roots, counts=stack.counts)
         self._task.gradients(stack.parameters, stack.buffers, index_PB, drawn, into=stack.gradients)
         stack.counts.add_(1)
-        for slot, update, (row_update, count) in zip(self._slots, at, stack.updates, strict=True):
+        for row, (slot, update, count) in enumerate(zip(self._slots, at, stack.counts.unbind(), strict=True)):
+            row_update = self._updates[row] = self._updates[row] or self._row_update(row, slot)
             row_update(lr=slot.lrs[update], count=count)
             slot.n_updates += 1
 
     def stack(self) -> Stack:
         """The slots as they are now."""
         if self._stacked is None:
-            n, device = len(self._slots), self._task.device
-            rows, gradients, copies = (
+            n = len(self._slots)
+            rows, gradients, copies, own = (
                 {name: stack[:n] for name, stack in stacks.items()}
-                for stacks in (self._rows, self._gradients, self._copies)
+                for stacks in (self._rows, self._gradients, self._copies, self._own)
             )
-            counts = torch.tensor([slot.n_updates for slot in self._slots], device=device)
             self._stacked = Stack(
                 parameters=self.layout.views(rows["parameters"]) | copies,
                 gradients=gradients,
@@ -127,12 +133,11 @@ class Compact:
                 numbers=Numbers(
                     [slot.numbers for slot in self._slots],
                     self._plan.names,
-                    device=device,
+                    device=self._task.device,
                     switches=self._plan.switches,
                 ),
-                roots=torch.tensor([key(slot.seed, "draws") for slot in self._slots], device=device),
-                counts=counts,
-                updates=[(self._row_update(i, slot), counts[i]) for i, slot in enumerate(self._slots)],
+                roots=own["roots"],
+                counts=own["counts"],
             )
         return self._stacked
 
@@ -151,7 +156,7 @@ class Compact:
 
     def _batches(self, at: Sequence[int]) -> Tensor:
         """The slots' next examples (P, B), in an order drawn anew at the start of each of their epochs."""
-        orders, n = self._orders["orders"], len(self._slots)
+        orders, n = self._own["orders"], len(self._slots)
         for row, (slot, update) in enumerate(zip(self._slots, at, strict=True)):
             if update == 0:
                 orders[row] = self._plan.order(slot, device=self._task.device)[: orders.shape[1]]
