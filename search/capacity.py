@@ -15,7 +15,7 @@ from pathlib import Path
 from search.contract import Admit, Estimate, Hyperparameters, Objective, Open, Opened, Population
 from search.device import Device, device_named
 
-GAIN = 0.05
+GAIN = 0.1
 """More slots pay if they make a slot's share of an update at least so much shorter."""
 SHARE = 0.5
 """Of the free memory: evaluation, and populations of other structures, take theirs too."""
@@ -82,7 +82,7 @@ def measured(
     smaller, larger = build(), build()
     try:
         _fill(smaller, 1, hyperparameters, device)
-        while (size := max(seconds)) < min(limit, pays(seconds) * (4 if _seconds(smaller, device) < QUICK_S else 2)):
+        while (size := max(seconds)) < min(limit, pays(seconds) * (4 if _settled(smaller, device) < QUICK_S else 2)):
             doubled = min(2 * size, limit)
             n_added = doubled - len(larger.slots)
             if n_added > fits(slot_bytes, device.free_bytes()):
@@ -113,11 +113,13 @@ def _ratio(above: Population, below: Population, device: Device) -> float:
     """How much longer an update of one takes than of the other: the median of several, in turns."""
     started, ratios = device.now(), list[float]()
     while len(ratios) < LEAST_ROUNDS or (len(ratios) < ROUNDS and device.now() - started < COMPARISON_S):
-        ratios.append(_seconds(above, device) / _seconds(below, device))
+        ratios.append(_settled(above, device) / _settled(below, device))
     return statistics.median(ratios)
 
 
-def _seconds(population: Population, device: Device) -> float:
+def _settled(population: Population, device: Device) -> float:
+    """Time an update that follows another: the first finds what the other population left in the caches."""
+    population.update()
     started = device.now()
     population.update()
     return max(device.now() - started, OVERHEAD_S)

@@ -125,7 +125,7 @@ def test_noise_between_two_sizes_costs_no_more_than_it_adds_up_to(
     [
         (1.0, 0.0, 16, 16),
         (0.0, 1.0, 16, 1),
-        (1.0, 1.2, 16, 8),
+        (1.0, 1.2, 16, 4),
         (1.0, 0.0, 1, 1),
         (1.0, 0.0, 6, 6),
         (1e-6, 1e-6, 16, 16),
@@ -154,7 +154,7 @@ def test_sweep_stays_within_its_limit_whatever_the_noise(overhead: float, own: f
 def test_sweep_of_a_slow_network_ends_after_few_updates() -> None:
     machine = Machine(own=0.05)
     machine.sweep(16)
-    assert machine.clock <= 1.0
+    assert machine.clock <= 1.6
 
 
 # ---------------------------------------------------------------- what fits
