@@ -17,6 +17,7 @@ slotwise         torch's functions as one slot sees them: dropout at its own rat
 dry_run          what such a module needs and cannot do, found by running it
 models           MLP and CNN, as one stack of P networks and as a plain module of one
 flat             all parameters of a slot as one row, and the named stacks that are views of the rows
+memory           rows that take memory when they are first written
 numbers          the slots' own hyperparameters as vectors; what an update draws at random
 layers           stacked Linear, Conv2d, BatchNorm, dropout: the leading dimension is the slot
 optimizers       SGD, Adam, AdamW with one lr, momentum and weight decay per slot

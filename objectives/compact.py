@@ -11,11 +11,15 @@ from torch import Tensor
 
 from objectives import optimizers
 from objectives.flat import Layout, Tensors
+from objectives.memory import reserved
 from objectives.numbers import Draws, Numbers
 from objectives.optimizers import RowUpdate
 from objectives.rows import Plan
 from objectives.streams import key
 from objectives.task import Slot, Task
+
+RESERVED_ROWS, RESERVED_NUMBERS = 32, 2**28
+"""Of each stack, so many rows at first, and no more than about so many numbers: addresses, not memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +83,7 @@ class Compact:
     def place(self, slot: Slot, parameters: Tensors, buffers: Tensors) -> None:
         n = len(self._slots)
         if n == len(self.parameters):
-            self._make_room(n + max(1, n // 2))
+            self._make_room(2 * n or min(RESERVED_ROWS, 1 + RESERVED_NUMBERS // max(1, self.layout.n)))
         for rows in self._rows.values():
             rows[n].zero_()
         self._rows["parameters"][n] = self.layout.row(parameters)
@@ -104,7 +108,7 @@ class Compact:
         self._stacked, self._updates = None, [None] * len(self._slots)  # they hold the old stacks
         for stacks in (self._rows, self._gradients, self._copies, self._own):
             for name, stack in stacks.items():  # one after the other: two copies of all would not fit
-                stacks[name] = stack.new_empty(room, *stack.shape[1:])
+                stacks[name] = reserved(room, *stack.shape[1:], dtype=stack.dtype)
                 stacks[name][: len(stack)] = stack
 
     def update(self) -> None:

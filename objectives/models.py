@@ -218,7 +218,7 @@ class Network:
     """P networks of one architecture as a row of layers; their parameters and buffers are handed in."""
 
     def __init__(self, net: Architecture, *, product: torch.dtype, device: torch.device) -> None:
-        """Training computes products, convolutions and what lies between them in the type `product`."""
+        """Training is to compute products, convolutions and what lies between them in the type `product`."""
         self.product = product
         self._net, self._layers, self._device = net, _layers(net), device
         self._channels_last = net.convolutions > 0
@@ -236,17 +236,15 @@ class Network:
         return initial(self._net, slot.hyperparameters, generator=_generator(slot))
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws) -> Tensor:
-        """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).
+        """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D), computed in their type.
 
         Args:
             draws: of this update, in training; in eval mode the slots' numbers alone: no dropout, running statistics.
         """
-        dtype = x.dtype
         x = x.permute(0, 1, 3, 4, 2) if self._channels_last else x.flatten(2)
-        x = x.to(self.product) if draws.training else x
         for layer in self._layers:
             x = layer.forward(x, parameters, buffers, draws)
-        return x.to(dtype)
+        return x
 
     def backward(self, dy_PBK: Tensor, parameters: Tensors, gradients: Tensors) -> None:
         """Write the gradients of all parameters, from that of the outputs of the last forward in training."""

@@ -49,8 +49,7 @@ class Network(Protocol):
 
     @property
     def product(self) -> torch.dtype:
-        """The type that it takes weights (of two and more dimensions) and gives gradients in, in training; it also does
-        so in the parameters' own."""
+        """The type that it computes in, in training: of inputs, outputs, and weights (of two and more dimensions)."""
 
     @property
     def why_alone(self) -> str:
@@ -60,7 +59,7 @@ class Network(Protocol):
         """Return one slot's parameters and buffers (without the leading dimension), from its seed alone."""
 
     def forward(self, x: Tensor, parameters: Tensors, buffers: Tensors, *, draws: Draws) -> Tensor:
-        """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D).
+        """Return the outputs (P, B, K) for normalized inputs (P, B, C, H, W) or (P, B, D), computed in their type.
 
         Args:
             draws: of this update, in training, which may change the buffers in place; in eval mode (not
@@ -68,7 +67,10 @@ class Network(Protocol):
         """
 
     def backward(self, dy_PBK: Tensor, parameters: Tensors, gradients: Tensors) -> None:
-        """Write the gradients of all parameters, from that of the outputs of the last forward in training."""
+        """Write the gradients of all parameters, from that of the outputs of the last forward in training.
+
+        Tensors may be of any type; gradients are cast to that of the tensors they are written to.
+        """
 
     def plain(self, weights: Mapping[str, Tensor], hyperparameters: Mapping[str, Value]) -> Tensors:
         """Return one slot's parameters and buffers as its plain module has them, for `load_state_dict`."""

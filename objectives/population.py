@@ -108,7 +108,12 @@ class Population:
     def keep(self, slot: int) -> None:
         """Remember the slot's current weights as its best."""
         parameters, buffers = self._row(slot)
-        self._best[slot] = parameters.clone(), buffers.clone(), self._slot(slot)
+        if slot not in self._best:
+            self._best[slot] = parameters.clone(), buffers.clone(), self._slot(slot)
+            return
+        best, best_buffers, _ = self._best[slot]
+        best.copy_(parameters)
+        best_buffers.copy_(buffers)
 
     @torch.no_grad()
     def retire(self, slots: Collection[int]) -> None:

@@ -38,6 +38,8 @@ from objectives.test_set import TestSet, load_test
 
 EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
 """Examples at once: what stays in a core's cache; what keeps a GPU busy."""
+EVALUATED_PARAMETERS = 2**19
+"""Of the slots that are evaluated together on a CPU: larger networks gain nothing, and activations take memory."""
 SLOTS_OF_A_CORE = 32
 """The smallest networks still gain a sixth from 16 to 32 slots, and nothing beyond (tests/benchmarks/README.md)."""
 BUILT_IN = BuiltIn()
@@ -289,21 +291,22 @@ class SupervisedTask:
             x = augment.gather(data, index_PB, draws)
         else:
             x = augment.words(augment.select(data, index_PB.view(-1)).view(*index_PB.shape, *data.shape[1:]), draws)
-        dtype = self._dtype if augment.distorts(numbers) else self.network.product
-        x = augment.distort(self._inputs.normalized(x, numbers, dtype=dtype), draws)
-        outputs_PBK = self.network.forward(x, parameters, buffers, draws=draws)
+        product = self.network.product
+        dtype = self._dtype if augment.distorts(numbers) else product
+        x = augment.distort(self._inputs.normalized(x, numbers, dtype=dtype), draws).to(product)
+        outputs_PBK = self.network.forward(x, parameters, buffers, draws=draws).to(self._dtype)
         targets_PB = self._folds.y.index_select(0, index_PB.view(-1)).view(index_PB.shape)
         self.network.backward(self._loss.gradient(outputs_PBK, targets_PB, draws), parameters, into)
 
     def measure(self, parameters: Tensors, buffers: Tensors, slots: Sequence[Slot]) -> Sequence[Evaluation]:
         found: dict[int, Evaluation] = {}
+        fit = max(1, EVALUATED_PARAMETERS // max(1, self.network.n_parameters))
+        together = fit if self.device.type == "cpu" else len(slots)
         for fold, part in enumerate(self._parts):
             rows = [row for row, slot in enumerate(slots) if (slot.fold or 0) == fold]
-            if not rows:
-                continue
-            whole, own = len(rows) == len(slots), [slots[row] for row in rows]
-            stacks = [each if whole else _rows_of(each, rows) for each in (parameters, buffers)]
-            found |= zip(rows, self._measured(part, own, *stacks), strict=True)
+            for some in (rows[first : first + together] for first in range(0, len(rows), together)):
+                stacks = [_rows_of(each, some) for each in (parameters, buffers)]
+                found |= zip(some, self._measured(part, [slots[row] for row in some], *stacks), strict=True)
         return [found[row] for row in range(len(slots))]
 
     def _measured(self, part: Fold, slots: Sequence[Slot], parameters: Tensors, buffers: Tensors) -> list[Evaluation]:
@@ -311,9 +314,9 @@ class SupervisedTask:
         names, switches = named(self._networks.HYPERPARAMETERS)
         given = [slot.numbers for slot in slots]
         numbers = Numbers(given, [*names, "fold", "n_features"], device=self.device, switches=switches)
-        stacks = parameters, buffers, Draws(numbers=numbers)
-        train, _ = self._tested(*stacks, self._folds.x[part.measured], self._folds.y[part.measured])
-        val, losses_PV = self._tested(*stacks, part.x_val, part.y_val)
+        stacks, examples = (parameters, buffers, Draws(numbers=numbers)), (self._folds.x, self._folds.y)
+        train, _ = self._tested(*stacks, *(each[part.measured] for each in examples), dtype=self.network.product)
+        val, losses_PV = self._tested(*stacks, part.x_val, part.y_val, dtype=self._dtype)
         return [
             Evaluation(
                 metrics=_prefixed("train", train_metrics) | _prefixed("val", val_metrics),
@@ -339,17 +342,20 @@ class SupervisedTask:
         return self.network.plain(weights, slot.hyperparameters), {"configuration": json.dumps(configuration)}
 
     def _tested(
-        self, parameters: Tensors, buffers: Tensors, draws: Draws, x: Tensor, y: Tensor
+        self, parameters: Tensors, buffers: Tensors, draws: Draws, x: Tensor, y: Tensor, *, dtype: torch.dtype
     ) -> tuple[list[Told], Tensor]:
-        """What the loss tells of each slot, and each example's loss (P, V)."""
+        """What the loss tells of each slot, and each example's loss (P, V); networks compute in this type."""
+        if dtype != self._dtype:
+            parameters = {n: stack.to(dtype) if stack.ndim > 2 else stack for n, stack in parameters.items()}
         n_slots = len(next(iter(parameters.values())))
         loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
         sums: dict[str, Tensor] = {}
         losses = []
         size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
         for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
-            x = self._inputs.normalized(x_B, draws.numbers, shared=True)
+            x = self._inputs.normalized(x_B, draws.numbers, shared=True, dtype=dtype)
             outputs_PBK = self.network.forward(x.expand(n_slots, *x_B.shape), parameters, buffers, draws=draws)
+            outputs_PBK = outputs_PBK.to(self._dtype)
             losses_PB, more = self._loss.measured(outputs_PBK, y_B.expand(n_slots, -1))
             losses.append(losses_PB)
             loss_P += losses_PB.double().sum(dim=1)
@@ -363,7 +369,9 @@ class SupervisedTask:
 
 
 def _rows_of(stacks: Tensors, rows: list[int]) -> Tensors:
-    return {name: stack[rows] for name, stack in stacks.items()}
+    """Some slots' tensors, without a copy where they lie beside each other."""
+    beside = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else None
+    return {name: stack[rows if beside is None else beside] for name, stack in stacks.items()}
 
 
 def _prefixed(part: str, metrics: Mapping[str, float]) -> dict[str, float]:

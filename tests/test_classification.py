@@ -121,13 +121,20 @@ def test_digits_are_learned(digits: SupervisedObjective) -> None:
     assert metrics["train_accuracy"] > 0.95
 
 
+@pytest.mark.parametrize("as_copies", [True, False], ids=["weights as copies", "weights cast by each layer"])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
-def test_bfloat16_trains_float32_weights_to_nearly_the_same_network(model: str) -> None:
+def test_bfloat16_trains_float32_weights_to_nearly_the_same_network(model: str, as_copies: bool) -> None:
     trial: dict[str, Value] = {"model": model, "batch_norm": True, "width": 8, "lr": 1e-3}
     weights, losses = [], []
     for precision in ("float32", "bfloat16"):
         task = SupervisedTask(Folds(toy.dataset(), seed=0), toy.full(trial), loss=CrossEntropy(), precision=precision)
-        population = Population(task, toy.full(trial), declared=Classification.HYPERPARAMETERS, epochs=4)
+        population = Population(
+            task,
+            toy.full(trial),
+            declared=Classification.HYPERPARAMETERS,
+            epochs=4,
+            product=task.network.product if as_copies else None,
+        )
         toy.admit(population, 0, trial, seed=0)
         toy.train(population, epochs=4)
         weights.append(population.weights(0))
@@ -135,6 +142,22 @@ def test_bfloat16_trains_float32_weights_to_nearly_the_same_network(model: str) 
     assert {tensor.dtype for tensor in weights[1].values()} == {torch.float32}
     assert 0 < toy.difference(weights[1], weights[0]) < 0.2
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_validation_is_computed_in_float32_whatever_the_precision_of_training(model: str) -> None:
+    trial: dict[str, Value] = {"model": model, "batch_norm": True, "width": 8}
+    found = {}
+    for precision in ("bfloat16", "float32"):
+        task = SupervisedTask(Folds(toy.dataset(), seed=0), toy.full(trial), loss=CrossEntropy(), precision=precision)
+        population = Population(task, toy.full(trial), declared=Classification.HYPERPARAMETERS, epochs=4)
+        toy.admit(population, 0, trial, seed=0)  # both begin with the same weights
+        found[precision] = population.evaluate()[0]
+    rounded, exact = found["bfloat16"].metrics, found["float32"].metrics
+    assert (rounded["val_loss"], rounded["val_accuracy"]) == (exact["val_loss"], exact["val_accuracy"])
+    assert found["bfloat16"].confusion == found["float32"].confusion
+    assert rounded["train_loss"] != exact["train_loss"]
+    assert rounded["train_loss"] == pytest.approx(exact["train_loss"], rel=0.01)
 
 
 def test_facts_count_what_is_loaded(digits: SupervisedObjective) -> None:
