@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from objectives import optimizers
-from objectives.flat import Layout, Tensors
+from objectives.flat import PIECE, Layout, Tensors
 from objectives.memory import reserved
 from objectives.numbers import Draws, Numbers
 from objectives.optimizers import RowUpdate
@@ -59,7 +59,7 @@ class Compact:
             for name, shape in (("orders", (length,)), ("roots", ()), ("counts", ()))
         }
         """Each slot's order of the examples in its epoch, key of what it draws, and count of its updates."""
-        self._scratch = torch.empty(optimizers.PIECE, dtype=dtype, device=task.device)
+        self._scratch = torch.empty(PIECE, dtype=dtype, device=task.device)
         self._slots: list[Slot] = []
         self._updates: list[RowUpdate | None] = []
         """Of each slot, where it is known with its present row."""
@@ -86,8 +86,12 @@ class Compact:
             self._make_room(2 * n or min(RESERVED_ROWS, 1 + RESERVED_NUMBERS // max(1, self.layout.n)))
         for rows in self._rows.values():
             rows[n].zero_()
-        self._rows["parameters"][n] = self.layout.row(parameters)
-        self._rows["buffers"][n] = self._buffer_layout.row(buffers)
+        for layout, rows, initial in (
+            (self.layout, self._rows["parameters"], parameters),
+            (self._buffer_layout, self._rows["buffers"], buffers),
+        ):
+            for name, view in layout.views(rows[n]).items():
+                view.copy_(initial[name])
         for name, copies in self._copies.items():
             copies[n] = parameters[name]
         self._own["roots"][n], self._own["counts"][n] = key(slot.seed, "draws"), slot.n_updates

@@ -8,13 +8,11 @@ import math
 import torch
 from torch import Tensor
 
+from objectives.flat import PIECE
 from objectives.folds import Folds
 from objectives.hyperparameters import number
 from objectives.numbers import Numbers
 from objectives.task import Slot
-
-PIECE = 65_536
-"""Numbers, in whole slots, that are scaled at a time."""
 
 
 class Inputs:

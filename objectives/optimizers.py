@@ -16,15 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives.flat import Layout, Tensors
+from objectives.flat import PIECE, Layout, Tensors
 from objectives.hyperparameters import HyperparameterError, Value, number
 from objectives.regularizers import penalized
 
 BETA2, EPS = 0.999, 1e-8
 CLIP_EPS = 1e-6
 """Source: torch.nn.utils.clip_grad_norm_."""
-PIECE = 65_536
-"""Numbers of a row at a time: what is done to them in turn finds them in the cache."""
 Part = tuple[str, slice]
 """Of a tensor, by name, where it is flat."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from objectives import optimizers, regularizers
 from objectives.captured import Captured
 from objectives.compact import Compact
-from objectives.flat import Layout, Tensors
+from objectives.flat import Layout, Tensors, power_sum
 from objectives.hyperparameters import Hyperparameter, Value, completed, number
 from objectives.numbers import named
 from objectives.rows import MakeRows, Plan, Rows
@@ -101,7 +101,8 @@ class Population:
                 buffer_layout=self._buffer_layout,
                 dtype=next(iter(parameters.values())).dtype,
             )
-        admitted.initial_norm = _norms(self._layout.row(parameters)[: self._layout.n_weights]).item() or math.nan
+        squares = math.fsum(power_sum(each.flatten(), 2).item() for each in parameters.values() if each.ndim > 1)
+        admitted.initial_norm = math.sqrt(squares) or math.nan
         with torch.no_grad():
             self._rows.place(admitted, parameters, buffers)
 
@@ -149,7 +150,7 @@ class Population:
         parameters_Pn, buffers = _taken(self._rows.parameters, at), _taken(self._rows.buffers, at)
         given = [slot.hyperparameters for slot in measured]
         penalties = regularizers.penalties(parameters_Pn, given, n_weights=self._layout.n_penalized)
-        norms: list[float] = _norms(parameters_Pn[:, : self._layout.n_weights]).tolist()
+        norms: list[float] = power_sum(parameters_Pn[:, : self._layout.n_weights], 2).sqrt_().tolist()
         found = self._task.measure(self._layout.views(parameters_Pn), self._buffer_layout.views(buffers), measured)
         errors = _standard_errors(measured, found)
         return {
@@ -205,11 +206,6 @@ def _standard_errors(slots: Sequence[Slot], found: Sequence[Evaluation]) -> list
         if each.val_losses is not None
     ]
     return [{"val_loss_se": error} for error in torch.stack(errors).tolist()] if errors else [{} for _ in slots]
-
-
-def _norms(weights: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(weights, dim=-1, dtype=torch.float64)
-    return norms
 
 
 def _taken(rows: Tensor, at: Sequence[int]) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from objectives.flat import power_sum
 from objectives.hyperparameters import Value, number
 from objectives.numbers import Numbers
 
@@ -54,9 +55,9 @@ def penalties(parameters_Pn: Tensor, slots: Sequence[Mapping[str, Value]], *, n_
     found = parameters_Pn.new_zeros(len(slots), dtype=torch.float64)
     for penalty, weight, slot in zip(found, parameters_Pn, slots, strict=True):
         concerned = weight[: n_concerned(slot, weight, n_weights)]
-        for kind, norm in (("l1", 1), ("l2", 2)):
+        for kind, order in (("l1", 1), ("l2", 2)):
             # an infinite weight of a slot without penalty must not give 0 * inf
             if strength := number(slot, kind):
-                penalty += strength * torch.linalg.vector_norm(concerned, norm, dtype=torch.float64) ** norm
+                penalty += strength * power_sum(concerned, order)
     values: list[float] = found.tolist()
     return values

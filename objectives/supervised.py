@@ -37,7 +37,9 @@ from objectives.task import Confusion
 from objectives.test_set import TestSet, load_test
 
 EVALUATION_BATCH, EVALUATION_BATCH_ON_DEVICE = 500, 5000
-"""Examples at once: what stays in a core's cache; what keeps a GPU busy."""
+"""Examples at once: what keeps a core busy, and a GPU."""
+EVALUATED_NUMBERS, LEAST_EVALUATED = 400_000, 125
+"""Of the examples of a batch on a CPU, where that makes it smaller: activations take memory; and still so many."""
 EVALUATED_PARAMETERS = 2**19
 """Of the slots that are evaluated together on a CPU: larger networks gain nothing, and activations take memory."""
 SLOTS_OF_A_CORE = 32
@@ -351,7 +353,8 @@ class SupervisedTask:
         loss_P = torch.zeros(n_slots, dtype=torch.float64, device=self.device)
         sums: dict[str, Tensor] = {}
         losses = []
-        size = EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
+        fit = max(LEAST_EVALUATED, EVALUATED_NUMBERS // max(1, x[0].numel()))
+        size = min(EVALUATION_BATCH, fit) if self.device.type == "cpu" else EVALUATION_BATCH_ON_DEVICE
         for x_B, y_B in zip(torch.split(x, size), torch.split(y, size), strict=True):
             x = self._inputs.normalized(x_B, draws.numbers, shared=True, dtype=dtype)
             outputs_PBK = self.network.forward(x.expand(n_slots, *x_B.shape), parameters, buffers, draws=draws)

@@ -1,11 +1,13 @@
 """Rows hold every tensor once, weights first, and views are the rows themselves."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives.flat import Layout
+from objectives import flat
+from objectives.flat import Layout, power_sum
 
 SHAPES = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), min_size=1, max_size=6)
 
@@ -53,3 +55,13 @@ def test_no_tensors_make_an_empty_row() -> None:
     layout = Layout.of({})
     assert layout.row({}).shape == (0,)
     assert layout.views(torch.zeros(3, 0)) == {}
+
+
+@given(n=st.integers(0, 40), piece=st.integers(1, 45), order=st.sampled_from([1, 2]))
+def test_power_sum_is_the_sum_however_a_row_is_cut(n: int, piece: int, order: int) -> None:
+    rows = torch.randn(3, n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "PIECE", piece)
+        found = power_sum(rows, order)
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, rows.double().abs().pow(order).sum(1))
