@@ -4,11 +4,11 @@ A run is ended last, when its metrics and artifacts are there. Everything is wri
 times of the ledger, so that writing twice changes nothing: MLflow stores a metric once per (name, time, step, value).
 """
 
+import contextlib
 import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -268,11 +268,9 @@ class MlflowView:
 
         if trial.checkpoint is not None:
             path = self._folder / trial.checkpoint.path
-            digest = path.with_name(f"{path.name}.sha256")
-            if path.exists():
-                self._connected.log_artifact(run, str(path), "checkpoint")
-            if digest.exists():
-                self._connected.log_artifact(run, str(digest), "checkpoint")
+            for file in (path, path.with_name(f"{path.name}.sha256")):
+                with contextlib.suppress(FileNotFoundError):  # removed since, as a later event says
+                    self._connected.log_artifact(run, str(file), "checkpoint")
         elif removed and self._connected.list_artifacts(run, "checkpoint"):
             uri = self._connected.get_run(run).info.artifact_uri
             repository = get_artifact_repository(uri, tracking_uri=self._uri)
@@ -324,7 +322,7 @@ class MlflowView:
             register(self._connected, self._name, program=program, trial=exported.trial, run=run)
 
 
-@contextmanager
+@contextlib.contextmanager
 def trouble(uri: str) -> Iterator[None]:
     """Raise ViewError for whatever MLflow raises."""
     from mlflow.exceptions import MlflowException

@@ -218,6 +218,20 @@ def test_overtaken_checkpoint_is_removed(written: Path, tmp_path: Path) -> None:
     assert not any(name.startswith("checkpoint") for name, _ in _files(client, run))
 
 
+def test_weights_that_went_before_the_view_came_to_them_are_no_trouble(written: Path, tmp_path: Path) -> None:
+    """The coordinator removes what is overtaken at once; a view may be far behind."""
+    root = fresh(tmp_path, drawn=written)
+    weights = list(root.rglob("trial_2.safetensors"))
+    assert weights
+    for path in weights:
+        path.unlink()
+    write(view_in(root), EVENTS)
+    client = client_of(root)
+    names = [name for name, _ in _files(client, runs_of(client)[2, 1].info.run_id)]
+    assert "checkpoint/trial_2.safetensors" not in names
+    assert "learning_curves.png" in names
+
+
 def test_parent_counts_outcomes_and_follows_the_best_value(written: Path) -> None:
     client = client_of(written)
     parent = runs_of(client)[-1, -1]
