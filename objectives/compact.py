@@ -18,8 +18,9 @@ from objectives.rows import Plan
 from objectives.streams import key
 from objectives.task import Slot, Task
 
-RESERVED_ROWS, RESERVED_NUMBERS = 32, 2**28
-"""Of each stack, so many rows at first, and no more than about so many numbers: addresses, not memory."""
+RESERVED_ROWS, RESERVED_NUMBERS = 32, 2**24
+"""Of each stack, so many rows at first, and no more than about so many numbers: addresses, not memory, but there are
+systems that count them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ class Layout:
     @property
     def n_penalized(self) -> int:
         """How many, from the row's start, decay and penalties apply to unless nothing is exempt."""
-        return self.n_weights - (math.prod(self.shapes[self.exempt]) if self.exempt else 0)
+        return sum(math.prod(self.shapes[name]) for name in self.concerned("biases_and_norms"))
 
     def concerned(self, exempt: Value) -> frozenset[str]:
         """The names of those that decay and penalties apply to, under the hyperparameter `exempt`."""

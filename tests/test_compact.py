@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from objectives import optimizers
+from objectives import compact, optimizers
 from objectives.classification import Classification, CrossEntropy
 from objectives.compact import Compact
 from objectives.flat import Layout
@@ -151,3 +151,18 @@ def test_a_slot_starts_anew_in_a_row_that_another_left() -> None:
     toy.admit(alone, 1, {}, seed=1)
     toy.train(alone, epochs=1)
     assert toy.difference(trained.weights(1), alone.weights(1)) == 0
+
+
+def test_rows_that_outgrow_their_room_keep_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "RESERVED_ROWS", 1)
+    kept = Kept()
+    trained = toy.population({}, rows=kept)
+    rooms = []
+    for slot in range(5):
+        toy.admit(trained, slot, {"lr": 0.01 / (slot + 1)}, seed=slot)
+        rooms.append(len(kept.rows.parameters))
+        trained.update()
+    for _ in range(toy.UPDATES_PER_EPOCH - 5):
+        trained.update()
+    assert rooms == [1, 2, 4, 4, 8]
+    assert toy.difference(trained.weights(0), toy.alone({"lr": 0.01}, seed=0, epochs=1)) < 1e-8
