@@ -225,6 +225,7 @@ def test_service_has_a_pace_and_pauses_between_bursts(tmp_path: Path, places: Pl
         second = service.burst(0.1)
     assert first.rate > 0
     assert second.rate > 0
+    assert first.views_s == second.views_s > 0
     assert first.start_s == second.start_s > 0
 
 

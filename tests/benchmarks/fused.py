@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ class Pace:
     """The most trials that a trainer held at once."""
     start_s: float = 0.0
     """From the command to the first report of a trained epoch."""
+    views_s: float = 0.0
+    """From the command until the views, loaded and connected, step back and follow: until then they take of a core."""
 
 
 def definition(workload: Workload, path: Path, *, name: str, seed: int, **changes: Any) -> StudyDefinition:
@@ -86,7 +89,7 @@ def service(workload: Workload, places: Places, root: Path, *, name: str, **chan
     begun = time.time()
     process.start()
     try:
-        yield Service(process, workspace.ledger(name), workload.epoch_updates, begun=begun)
+        yield Service(process, workspace, name, workload.epoch_updates, begun=begun)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid or 0, signal.SIGKILL)
@@ -101,8 +104,12 @@ def _command(chosen: StudyDefinition, settings: Settings) -> None:
 class Service:
     """A study that trains on for as long as it is wanted."""
 
-    def __init__(self, process: SpawnProcess, path: Path, epoch_updates: int, *, begun: float) -> None:
-        self._process, self._path, self._epoch_updates, self._begun = process, path, epoch_updates, begun
+    def __init__(
+        self, process: SpawnProcess, workspace: Workspace, name: str, epoch_updates: int, *, begun: float
+    ) -> None:
+        self._process, self._epoch_updates, self._begun = process, epoch_updates, begun
+        self._path, self._mlflow = workspace.ledger(name), workspace.mlruns / "mlflow.db"
+        self._views_s = 0.0
 
     def burst(self, seconds: float) -> Pace:
         """Let it train until its steady state has lasted for so long, and pause it.
@@ -110,9 +117,13 @@ class Service:
         Raises:
             TimeoutError: there was no steady state.
         """
-        since, deadline = time.time(), time.monotonic() + GIVE_UP_S
+        deadline = time.monotonic() + GIVE_UP_S
         pace: Pace | None = None
         self._signal(signal.SIGCONT)
+        while not self._views_s and self._process.is_alive() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            self._views_s = time.time() - self._begun if has_a_run(self._mlflow) else 0.0
+        since = time.time()
         while self._process.is_alive() and time.monotonic() < deadline:
             # reading takes a core that the service wants: as seldom as can be
             time.sleep(max(POLL_S, seconds - (pace.window_s if pace else 0.0)))
@@ -121,12 +132,22 @@ class Service:
             if pace is not None and pace.window_s >= seconds:
                 self._signal(signal.SIGSTOP)
                 trained = (event.at for event in events if isinstance(event, EpochReported) and event.epoch > 0)
-                return replace(pace, start_s=min(trained) - self._begun)
+                return replace(pace, start_s=min(trained) - self._begun, views_s=self._views_s)
         raise TimeoutError(f"{self._path}: no steady state within {GIVE_UP_S:.0f} s, or the command ended before.")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has not made its group yet: nothing was ever paused
             os.killpg(self._process.pid or 0, number)
+
+
+def has_a_run(path: Path) -> bool:
+    """Whether MLflow's database holds one: the last of the views has then begun to follow."""
+    with (
+        contextlib.suppress(sqlite3.OperationalError),
+        contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database,
+    ):
+        return bool(database.execute("SELECT EXISTS (SELECT 1 FROM runs)").fetchone()[0])
+    return False
 
 
 def steady(events: Iterable[Event], *, epoch_updates: int, since: float = 0.0) -> Pace | None:

@@ -120,7 +120,8 @@ def measured(workload: Workload, bench: Bench) -> tuple[list[Claim], dict[str, A
             title=workload.title,
             figure="start-up, s",
             values=[paces[0].start_s],
-            note="from the command to the first report of a trained epoch",
+            note=f"from the command to the first report of a trained epoch; {paces[0].views_s:.1f} s until both views "
+            "are loaded and follow",
         )
     )
     detail = {
