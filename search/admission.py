@@ -16,7 +16,7 @@ from search.cohort import TrainerLoad, place, refill
 from search.contract import HyperparameterRule, Value
 from search.definition import StudyDefinition, hyperparameters
 from search.events import TrialAsked
-from search.flight import most_in_flight
+from search.flight import foreseen, most_in_flight
 from search.sampling import Sampling
 from search.state import State, Trial
 
@@ -108,7 +108,8 @@ class Sampled:
     def fill(self, loads: Callable[[], Sequence[TrainerLoad]]) -> Iterator[tuple[Trial, int]]:
         while (yield from self._waiting(loads)) and not self.exhausted:
             waiting, now = self.state.waiting, loads()
-            if len(waiting) + len(self.state.running) >= most_in_flight(self.definition, len(now)):
+            most = most_in_flight(self.definition, len(now), n_asked=len(self.state.trials))
+            if len(waiting) + len(self.state.running) >= most:
                 return
             held = self._to_hold(now, waiting)
             if held is None and place(None, alone=False, loads=now, capacity=self.capacity) is None:
@@ -157,7 +158,7 @@ class Sampled:
             capacity=self.capacity,
             waiting=Counter(map(self.structure, waiting)),
             debts=self._debts,
-            limit=self.definition.n_trials // DEBT_SHARE,
+            limit=foreseen(self.definition, len(self.state.trials)) // DEBT_SHARE,
             replicates=self.definition.n_replicates,
         )
 

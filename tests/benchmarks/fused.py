@@ -108,7 +108,7 @@ class Service:
         self, process: SpawnProcess, workspace: Workspace, name: str, epoch_updates: int, *, begun: float
     ) -> None:
         self._process, self._epoch_updates, self._begun = process, epoch_updates, begun
-        self._path, self._mlflow = workspace.ledger(name), workspace.mlruns / "mlflow.db"
+        self._path, self._mlflow, self._name = workspace.ledger(name), workspace.mlruns / "mlflow.db", name
         self._views_s = 0.0
 
     def burst(self, seconds: float) -> Pace:
@@ -122,7 +122,7 @@ class Service:
         self._signal(signal.SIGCONT)
         while not self._views_s and self._process.is_alive() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-            self._views_s = time.time() - self._begun if has_a_run(self._mlflow) else 0.0
+            self._views_s = time.time() - self._begun if has_a_run(self._mlflow, self._name) else 0.0
         since = time.time()
         while self._process.is_alive() and time.monotonic() < deadline:
             # reading takes a core that the service wants: as seldom as can be
@@ -140,13 +140,14 @@ class Service:
             os.killpg(self._process.pid or 0, number)
 
 
-def has_a_run(path: Path) -> bool:
-    """Whether MLflow's database holds one: the last of the views has then begun to follow."""
+def has_a_run(path: Path, study: str) -> bool:
+    """Whether MLflow's database holds one of the study: the last of its views has then begun to follow."""
+    found = "SELECT EXISTS (SELECT 1 FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?)"
     with (
         contextlib.suppress(sqlite3.OperationalError),
         contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database,
     ):
-        return bool(database.execute("SELECT EXISTS (SELECT 1 FROM runs)").fetchone()[0])
+        return bool(database.execute(found, (study,)).fetchone()[0])
     return False
 
 

@@ -142,21 +142,19 @@ def contenders_of(workload: Workload, places: Places, bench: Bench) -> tuple[dic
         for pool, form in product(bench.pools, formats)
     ]
     resident, resident_rates = _fastest(singles, workload, places, bench)
-    usuals = [
-        Contender(
-            side="usual",
-            pool="plain",
-            setting=Setting(threads=threads, n_workers=n, channels_last=resident.setting.channels_last),
-        )
-        for threads, n in product((1, 2), N_WORKERS)
+    plain = Setting(channels_last=resident.setting.channels_last)
+    by_workers = [Contender(side="usual", pool="plain", setting=replace(plain, n_workers=n)) for n in N_WORKERS]
+    usual, usual_rates = _fastest(by_workers, workload, places, bench)
+    lone = [
+        replace(usual, setting=replace(usual.setting, threads=2, n_workers=n)) for n in {0, usual.setting.n_workers}
     ]
-    usual, usual_rates = _fastest(usuals, workload, places, bench)
+    usual, lone_rates = _fastest([usual, *lone], workload, places, bench)
     usual, tuned_rates = _fastest([usual, replace(usual, pool="tuned")], workload, places, bench)
     chosen = {"usual": usual, "resident": resident}
     if bench.fast_bf16:
         setting = replace(resident.setting, autocast=True)
         chosen["resident bf16"] = replace(resident, side="resident bf16", setting=setting)
-    return chosen, {"usual": usual_rates | tuned_rates, "resident": resident_rates}
+    return chosen, {"usual": usual_rates | lone_rates | tuned_rates, "resident": resident_rates}
 
 
 def _fastest(

@@ -155,7 +155,11 @@ def _other(side: str, seed: int, data_dir: Path, seconds: float, setting: Settin
 
 
 def _ours(seed: int, data_dir: Path, seconds: float, target: float) -> Curve:
-    """Run the command until it has found the target, or its time is up."""
+    """Run the command until it has found the target, or its time is up.
+
+    Raises:
+        KeyboardInterrupt: somebody else interrupted it: what it found until then is no unit.
+    """
     definition = _definition(seed).model_copy(update={"timeout_s": seconds})
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
@@ -165,21 +169,25 @@ def _ours(seed: int, data_dir: Path, seconds: float, target: float) -> Curve:
             storage=workspace.optuna_url,
             tracking_uri=workspace.mlflow_url,
         )
-        path, started, over = workspace.ledger(definition.name), time.time(), threading.Event()
+        path, started = workspace.ledger(definition.name), time.time()
+        over, found = threading.Event(), threading.Event()
 
         def watch() -> None:
             while not over.wait(2.0):
                 if path.exists() and best(_reports(path, definition.metric, started)) >= target:
+                    found.set()
                     os.kill(os.getpid(), signal.SIGINT)
                     return
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:
-            run(definition, settings, Console(file=io.StringIO()))
+            status = run(definition, settings, Console(file=io.StringIO()))
         finally:
             over.set()
             thread.join()
+        if status and not found.is_set():
+            raise KeyboardInterrupt
         return [(at, value) for at, value in _reports(path, definition.metric, started) if at <= seconds]
 
 
