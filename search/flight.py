@@ -11,7 +11,7 @@ LEAST_IN_FLIGHT, FLIGHT_SHARE = 4, 12
 """Of a study's trials so many, or one in so many, may be in flight at once where the sampler learns from them."""
 FORESIGHT = 4
 """A study is taken to have so many times the trials that it has asked, if not all: for how many there is time, nobody
-knows, and a start that learns from nothing is never made good (tests/benchmarks/README.md)."""
+knows, and what a long study could afford costs a short one its start (tests/benchmarks/README.md)."""
 FEW_SLOTS = 8
 """Slots that a trainer's population may have in any study: a short one fills those of some structures."""
 
