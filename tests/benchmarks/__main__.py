@@ -114,7 +114,13 @@ def main(arguments: Sequence[str]) -> int:
             ].setting
             stack.close()  # whole studies have the machine to themselves
             studies.measured(
-                data_dir, kept.RESULTS, setting, autocast=bench.fast_bf16, minutes=given.minutes, n_units=given.units
+                data_dir,
+                kept.RESULTS,
+                setting,
+                autocast=bench.fast_bf16,
+                minutes=given.minutes,
+                seeds=given.seeds,
+                n_units=given.units,
             )
     kept.add(path, "release", release.claims(kept.RESULTS), {}, machine())
     kept.add(
@@ -149,6 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="else SEARCH_DATA_DIR, as the service does")
     parser.add_argument("--repeats", type=int, default=3, help="3 by default")
     parser.add_argument("--minutes", type=float, help="another budget for the whole-study rows: kept apart, for trying")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", choices=studies.SEEDS, default=studies.SEEDS, help="of --full: only these now"
+    )
     parser.add_argument("--units", type=int, metavar="N", help="of --full: so many of side and seed in this call")
     return parser
 

@@ -44,16 +44,18 @@ def measured(
     *,
     autocast: bool,
     minutes: float | None = None,
+    seeds: Sequence[int] = SEEDS,
     n_units: int | None = None,
 ) -> None:
     """Measure the units that are missing, at most `n_units`; ours after the others of its seed, whose best ends it.
 
     Args:
         setting: the best one of the usual side.
+        seeds: of SEEDS, those to measure now, in this order.
         autocast: whether Ray's trials use bfloat16.
         minutes: another budget for every side, for trying; its results are kept apart.
     """
-    units = [(side, seed) for seed in SEEDS for side in ("usual", "ray", "ours")]
+    units = [(side, seed) for seed in seeds for side in ("usual", "ray", "ours")]
     missing = [(side, seed) for side, seed in units if not _path(results, side, seed, minutes).exists()]
     for side, seed in missing[:n_units]:
         budget_s = 60 * (minutes or MINUTES[side])
