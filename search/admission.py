@@ -17,11 +17,13 @@ from search.contract import HyperparameterRule, Value
 from search.definition import StudyDefinition, hyperparameters
 from search.events import TrialAsked
 from search.flight import foreseen, most_in_flight
+from search.pruning import survived
 from search.sampling import Sampling
 from search.state import State, Trial
 
 DEBT_SHARE = 25
-"""One in so many may be given a structure beyond those the sampler drew with it."""
+"""One in so many may be given a structure beyond those the sampler drew with it, and no more than have survived the
+first rung with it: the more are pruned, the more room there is, and it would be filled with what is pruned again."""
 
 
 class Admission(Protocol):
@@ -89,12 +91,16 @@ class Sampled:
     """The raw values of the next trial, while the sampler is at it and until it is wanted."""
     _debts: Counter[str] = field(default_factory=Counter)
     """Structure -> trials that were given it, less those the sampler drew with it."""
+    _survivors: Counter[str] = field(default_factory=Counter)
+    """Structure -> finished trials that had survived the first rung."""
     _shapes: dict[str, Mapping[str, Value]] = field(default_factory=dict)
     """Structure -> its raw values."""
 
     def __post_init__(self) -> None:
         for trial in self.state.trials.values():
             self._note(trial)
+            if trial.outcome is not None:
+                self._count(trial)
 
     @property
     def asks(self) -> bool:
@@ -125,6 +131,7 @@ class Sampled:
         return definitions.structure(trial.hyperparameters, self.rules)
 
     def tell(self, trial: Trial) -> None:
+        self._count(trial)
         self.asking.tell(trial)
 
     def close(self) -> None:
@@ -153,12 +160,16 @@ class Sampled:
     def _to_hold(self, loads: Sequence[TrainerLoad], waiting: Sequence[Trial]) -> str | None:
         if not self.asking.can_hold:
             return None
+        most = foreseen(self.definition, len(self.state.trials)) // DEBT_SHARE
+        survivors = self._survivors + Counter(
+            self.structure(trial) for trial in self.state.running if survived(trial, self.definition)
+        )
         return refill(
             loads,
             capacity=self.capacity,
             waiting=Counter(map(self.structure, waiting)),
             debts=self._debts,
-            limit=foreseen(self.definition, len(self.state.trials)) // DEBT_SHARE,
+            limits={structure: min(most, n) for structure, n in survivors.items()},
             replicates=self.definition.n_replicates,
         )
 
@@ -179,6 +190,10 @@ class Sampled:
             )
         )
         self._note(self.state.trials[number])
+
+    def _count(self, trial: Trial) -> None:
+        if survived(trial, self.definition):
+            self._survivors[self.structure(trial)] += 1
 
     def _note(self, trial: Trial) -> None:
         key = self.structure(trial)

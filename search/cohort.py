@@ -78,25 +78,26 @@ def refill(
     capacity: Mapping[str, int],
     waiting: Mapping[str, int],
     debts: Mapping[str, int],
-    limit: int,
+    limits: Mapping[str, int],
     replicates: int = 1,
 ) -> str | None:
     """Return the structure that the next trial is to have so that populations are full, or None.
 
     Of the emptiest trainer it is the fullest population's: one full population is better than two that are half full.
-    A structure is held while it owes the sampler less than `limit` trials. What has room for one now comes before
+    A structure is held while it owes the sampler fewer trials than its limit. What has room for one now comes before
     what will need one later.
 
     Args:
         capacity: of the structures for which it is known; others are not refilled.
         waiting: structure -> trials that were asked and are not in training.
         debts: structure -> trials that were given it, less those the sampler drew with it.
+        limits: structure -> how many it may owe; none where it is absent.
     """
     found = []
     for structure, slots in capacity.items():
         holders = [each for each in loads if structure in each.populations and _may_join(each)]
         room = sum((slots - each.populations[structure]) // replicates for each in holders) - waiting.get(structure, 0)
-        if holders and slots > 1 and room > -AHEAD and debts.get(structure, 0) < limit:
+        if holders and slots > 1 and room > -AHEAD and debts.get(structure, 0) < limits.get(structure, 0):
             first = min((load(each, capacity), -each.populations[structure] / slots) for each in holders)
             found.append((room <= 0, *first, structure))
     return min(found)[-1] if found else None

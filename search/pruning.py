@@ -60,6 +60,12 @@ def rungs(pruning: Pruning, *, epochs: int) -> tuple[int, ...]:
     return tuple(below()) if pruning.kind == "successive_halving" else ()
 
 
+def survived(trial: Trial, definition: StudyDefinition) -> bool:
+    """Whether a trial went on after the first rung; after its first epoch, where there are no rungs."""
+    first = min(rungs(definition.pruning, epochs=definition.epochs), default=0)
+    return bool(trial.reports) and trial.reports[-1].epoch > first
+
+
 def has_diverged(trial: Trial) -> bool:
     """Whether the last report shows that training broke down.
 

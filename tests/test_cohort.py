@@ -138,7 +138,7 @@ def test_a_placed_trial_finds_room_and_the_order_of_trainers_means_nothing(
 
 
 def refilled(*loads: TrainerLoad, waiting: dict[str, int] | None = None, **debts: int) -> str | None:
-    return refill(loads, capacity=CAPACITY, waiting=waiting or {}, debts=debts, limit=3)
+    return refill(loads, capacity=CAPACITY, waiting=waiting or {}, debts=debts, limits=dict.fromkeys(CAPACITY, 3))
 
 
 def test_the_emptiest_trainer_s_fullest_population_is_refilled_first() -> None:
@@ -172,7 +172,7 @@ def test_nothing_is_held_for_company_where_a_population_has_one_slot_or_an_unkno
     loads=LOADS,
     waiting=st.dictionaries(st.sampled_from(list(CAPACITY)), st.integers(0, 3)),
     debts=st.dictionaries(st.sampled_from(list(CAPACITY)), st.integers(-3, 5)),
-    limit=st.integers(0, 4),
+    limits=st.dictionaries(st.sampled_from(list(CAPACITY)), st.integers(0, 4)),
     replicates=st.integers(1, 3),
     order=st.randoms(use_true_random=False),
 )
@@ -180,20 +180,20 @@ def test_a_structure_is_held_exactly_if_a_population_of_it_can_take_more_and_it_
     loads: list[TrainerLoad],
     waiting: dict[str, int],
     debts: dict[str, int],
-    limit: int,
+    limits: dict[str, int],
     replicates: int,
     order: random.Random,
 ) -> None:
     def wanted(structure: str) -> int:
         """How many trials of the structure could be used, those ahead included; none where it may not be held."""
         open_to_it = [t for t in loads if structure in t.populations and not t.pending and not t.alone]
-        if not open_to_it or CAPACITY[structure] == 1 or debts.get(structure, 0) >= limit:
+        if not open_to_it or CAPACITY[structure] == 1 or debts.get(structure, 0) >= limits.get(structure, 0):
             return 0
         room = sum((CAPACITY[structure] - t.populations[structure]) // replicates for t in open_to_it)
         return room + AHEAD - waiting.get(structure, 0)
 
     def held(of: list[TrainerLoad]) -> str | None:
-        return refill(of, capacity=CAPACITY, waiting=waiting, debts=debts, limit=limit, replicates=replicates)
+        return refill(of, capacity=CAPACITY, waiting=waiting, debts=debts, limits=limits, replicates=replicates)
 
     chosen, shuffled = held(loads), list(loads)
     order.shuffle(shuffled)

@@ -22,12 +22,14 @@ from search.events import (
     EpochReported,
     Event,
     ModelExported,
+    TrialAsked,
     TrialFinished,
 )
 from search.executors import Ended, LocalProcesses
 from search.flight import foreseen
+from search.pruning import survived
 from search.recovery import MAX_DEATHS
-from search.state import State, fold
+from search.state import State, apply, fold
 from tests.fakes import FakeObjective
 from tests.running import TABLE, coordinate, events_of, fake_study, faults
 
@@ -124,6 +126,24 @@ def test_slots_beyond_what_may_be_in_flight_count_as_unused(tmp_path: Path) -> N
 def test_what_is_trained_after_the_last_admission_is_not_counted(tmp_path: Path) -> None:
     """All four are in training after one epoch of the first of them."""
     assert slot_use(fake_study(n_trials=4, **ONE_SHAPE), tmp_path) == 1 / 4
+
+
+def test_a_structure_is_given_no_more_trials_than_have_survived_the_first_rung_with_it(tmp_path: Path) -> None:
+    """Where most are pruned there is most room: it must not be filled with more of the same."""
+    space = {**TABLE["space"], "shape": {"kind": "int", "low": 1, "high": 5}}
+    definition = fake_study(n_trials=150, space=space)
+    coordinate(definition, tmp_path, n_trainers=2)
+    state, owed, refused = State(), Counter[object](), 0
+    for event in events_of(tmp_path):
+        if isinstance(event, TrialAsked) and event.drawn:
+            survivors = Counter(t.raw["shape"] for t in state.trials.values() if survived(t, definition))
+            assert owed[event.raw["shape"]] < survivors[event.raw["shape"]]
+            owed[event.raw["shape"]] += 1
+            owed[event.drawn["shape"]] -= 1
+            refused += any(owed[shape] >= survivors[shape] for shape in range(1, 6))
+        apply(state, event)
+    assert owed.total() == 0
+    assert refused
 
 
 @pytest.mark.parametrize("stops", [[], [3, 20]])
