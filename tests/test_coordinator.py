@@ -27,7 +27,6 @@ from search.events import (
 )
 from search.executors import Ended, LocalProcesses
 from search.flight import foreseen
-from search.pruning import survived
 from search.recovery import MAX_DEATHS
 from search.state import State, apply, fold
 from tests.fakes import FakeObjective
@@ -131,12 +130,12 @@ def test_what_is_trained_after_the_last_admission_is_not_counted(tmp_path: Path)
 def test_a_structure_is_given_no_more_trials_than_have_survived_the_first_rung_with_it(tmp_path: Path) -> None:
     """Where most are pruned there is most room: it must not be filled with more of the same."""
     space = {**TABLE["space"], "shape": {"kind": "int", "low": 1, "high": 5}}
-    definition = fake_study(n_trials=150, space=space)
-    coordinate(definition, tmp_path, n_trainers=2)
+    pruning = {"kind": "successive_halving", "min_epochs": 1}
+    coordinate(fake_study(n_trials=150, space=space, pruning=pruning), tmp_path, n_trainers=2)
     state, owed, at_its_limit = State(), Counter[object](), 0
     for event in events_of(tmp_path):
         if isinstance(event, TrialAsked) and event.drawn:
-            survivors = Counter(t.raw["shape"] for t in state.trials.values() if survived(t, definition))
+            survivors = Counter(t.raw["shape"] for t in state.trials.values() if t.reports and t.reports[-1].epoch > 1)
             assert owed[event.raw["shape"]] < survivors[event.raw["shape"]]
             owed[event.raw["shape"]] += 1
             owed[event.drawn["shape"]] -= 1
