@@ -21,10 +21,7 @@ class TrainerLoad:
 
 
 def load(trainer_load: TrainerLoad, capacity: Mapping[str, int]) -> float:
-    """How full a trainer's fullest population is, 0 to 1: those that are emptier wait for company (search/trainer.py).
-
-    A structure of unknown capacity counts as capacity 1.
-    """
+    """How full a trainer's fullest population is, 0 to 1. A structure of unknown capacity counts as capacity 1."""
     fills = (slots / capacity.get(structure, 1) for structure, slots in trainer_load.populations.items())
     return max(fills, default=0.0)
 

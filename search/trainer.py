@@ -46,9 +46,6 @@ from search.contract import (
 from search.opening import opened_objective, warm_up
 from search.processes import end_with_parent
 
-ENOUGH = 0.75
-"""Populations that have drained to less than this part of how full the fullest is wait, until they are joined or the
-others have drained as far (tests/benchmarks/refill.py)."""
 WARM_UPS, ESTIMATE_S = 4, 1.0
 """Updates before an estimate, of which a CUDA graph's capture is the last; how long it then times updates."""
 
@@ -79,29 +76,18 @@ class Cohort:
 
     structure: str
     population: Population
-    capacity: int
     members: dict[int, Member] = field(default_factory=dict)
     joining: list[Admit] = field(default_factory=list)
     updates: int = 0
     """Since the last report."""
-    most: int = 0
-    """Slots that it ever had."""
-
-    @property
-    def drained(self) -> bool:
-        return len(self.population.slots) + len(self.joining) < self.most
-
-    @property
-    def use(self) -> float:
-        """Which part of the capacity is taken, by those that join as well."""
-        return (len(self.population.slots) + len(self.joining)) / self.capacity
 
 
 class Trainer:
     """Trains one population for up to an epoch's updates per step, all in turn, and listens between two updates.
 
-    Rows have no common phase: a trial joins as soon as it is admitted, in the middle of the others' epochs. Turns are
-    as long as populations are full: what an update of one that drains costs is shared by few.
+    Rows have no common phase: a trial joins as soon as it is admitted, in the middle of the others' epochs. All trials
+    advance at one pace, however full their populations are: what waits keeps its place in flight, and what it would
+    teach the sampler (tests/benchmarks/README.md, refill).
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -116,10 +102,8 @@ class Trainer:
         """Take what has arrived, then give one population its turn; False once shut down."""
         self._take_orders()
         if self._cohorts and not self._stopped:
-            enough = ENOUGH * max(cohort.use for cohort in self._cohorts.values())
-            key = next(key for key, cohort in self._cohorts.items() if cohort.use >= enough or not cohort.drained)
-            cohort = self._cohorts.pop(key)
-            self._cohorts[key] = cohort  # its next turn comes after all others'
+            key, cohort = next(iter(self._cohorts.items()))
+            self._cohorts[key] = self._cohorts.pop(key)  # its next turn comes after all others'
             self._guarded_turn(key, cohort)
         return not self._stopped
 
@@ -175,7 +159,7 @@ class Trainer:
         key = f"{order.structure} alone={order.trial}" if order.alone else order.structure
         if key not in self._cohorts:
             population = self._objective.build(order.hyperparameters, epochs=self._opening.epochs)
-            self._cohorts[key] = Cohort(structure=order.structure, population=population, capacity=capacity)
+            self._cohorts[key] = Cohort(structure=order.structure, population=population)
         self._channel.send(
             Admitted(
                 trial=order.trial,
@@ -218,12 +202,8 @@ class Trainer:
             self._channel.send(_failed(error, tuple((order.trial, order.attempt) for order in orders)))
 
     def _turn(self, cohort: Cohort) -> None:
-        """Train until the turn is over or nobody is left; report whoever completes an epoch.
-
-        The fullest population's turn has as many updates as its epoch, others' the part that they are as full.
-        """
-        part = cohort.use / max(other.use for other in self._cohorts.values())
-        for _ in range(math.ceil(cohort.population.n_updates * part)):
+        """Train for as many updates as an epoch has, or until nobody is left; report whoever completes an epoch."""
+        for _ in range(cohort.population.n_updates):
             self._join(cohort)
             if not cohort.population.slots:
                 return
@@ -249,7 +229,6 @@ class Trainer:
                 )
             cohort.members[order.trial] = Member(order=cohort.joining.pop(0), slots=slots)
             joined.append(cohort.members[order.trial])
-        cohort.most = max(cohort.most, len(cohort.population.slots))
         if joined:
             self._report(cohort, joined)
 

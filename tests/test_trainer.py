@@ -131,31 +131,13 @@ def trained(turns: Sequence[list[Reply]]) -> list[list[int]]:
     return [sorted(trial for epoch in epochs(turn) for trial, n in epoch.items() if n > 0) for turn in turns]
 
 
-def test_turns_are_as_long_as_populations_are_full() -> None:
+def test_all_trials_advance_at_one_pace_however_full_their_populations_are() -> None:
     session = Session()
-    first = session.sent(*(admit(trial) for trial in range(4)), admit(4, shape=2))
-    turns = [first, *(session.sent() for _ in range(15))]
-    epochs_of = [sum(4 in epoch and epoch[4] > 0 for turn in turns[: i + 1] for epoch in epochs(turn)) for i in (7, 15)]
-    full = sum(0 in epoch and epoch[0] > 0 for turn in turns for epoch in epochs(turn))
-    assert (full, epochs_of) == (4, [1, 4])
-
-
-def test_a_population_that_has_drained_waits_while_another_is_much_fuller() -> None:
-    session = Session()
-    session.sent(*(admit(trial) for trial in range(4)), admit(4, shape=2), admit(5, shape=2))
-    session.sent()
+    orders = [*(admit(trial) for trial in range(4)), admit(4, shape=2), admit(5, shape=2), admit(6, shape=3)]
+    first = [session.sent(*orders), session.sent(), session.sent()]
     drained = [session.sent(Evict(trial=5, attempt=1)), *(session.sent() for _ in range(5))]
-    turns = trained(drained)
-    assert turns[:3] == [[0, 1, 2, 3]] * 3
-    assert all(turn in ([], [4]) for turn in turns[3:])
-
-
-def test_turns_of_populations_that_are_nearly_as_full_are_nearly_as_long() -> None:
-    session = Session()
-    orders = [*(admit(trial) for trial in range(4)), *(admit(trial, shape=2) for trial in range(4, 7))]
-    turns = trained([session.sent(*orders), *(session.sent() for _ in range(7))])
-    assert turns[::2] == [[0, 1, 2, 3]] * 4
-    assert turns[1::2].count([4, 5, 6]) == 3, "of four turns, each of three quarters of its updates"
+    assert trained(first) == [[0, 1, 2, 3], [4, 5], [6]]
+    assert trained(drained) == [[0, 1, 2, 3], [4], [6]] * 2
 
 
 def test_trial_admitted_between_two_updates_joins_at_once_in_a_phase_of_its_own() -> None:
@@ -262,7 +244,7 @@ def test_failure_names_all_trials_of_the_population_and_spares_the_others() -> N
     assert failed.error == "ValueError: this trial always raises"
     assert "tests/fakes.py" in failed.traceback
     assert not failed.out_of_memory
-    assert epochs(session.sent()) == [{2: 1}]  # after half a turn, since it was half as full
+    assert epochs(session.sent()) == [{2: 2}]
 
 
 def test_out_of_memory_is_told_apart() -> None:

@@ -21,7 +21,7 @@ from typing import ClassVar
 from unittest.mock import patch
 
 from objectives.hyperparameters import AUGMENTATION, NETWORK, TRAINING, Hyperparameter
-from search import admission, flight, trainer
+from search import admission, flight
 from search.contract import Confusion, Hyperparameters, Measurement, Order, Part, Reply, Value
 from search.definition import StudyDefinition, load
 from search.executors import QueueChannel
@@ -31,19 +31,26 @@ from search.workspace import Workspace
 from tests.running import coordinate
 
 N_TRAINERS, SLOTS, N_VALIDATION = 2, 8, 288
-POLICIES: Mapping[str, tuple[int, int, int, float]] = {
-    "one at a time": (1, 1000, 1, 0.75),
-    "n / 12 in flight, as drawn": (8, 1000, 12, 0.75),
-    "n / 12 in flight, held up to n / 25": (8, 25, 12, 0.75),
-    "the same, 4 slots": (4, 25, 12, 0.75),
-    "n / 8 in flight, held up to n / 25": (8, 25, 8, 0.75),
-    "n / 5 in flight, held up to n / 25": (8, 25, 5, 0.75),
-    "the same, emptier ones train as well": (8, 25, 5, 0.0),
+POLICIES: Mapping[str, tuple[int, int, int]] = {
+    "one at a time": (1, 1000, 1),
+    "n / 12 in flight, as drawn": (8, 1000, 12),
+    "n / 12 in flight, held up to n / 25": (8, 25, 12),
+    "the same, 4 slots": (4, 25, 12),
+    "n / 8 in flight, held up to n / 25": (8, 25, 8),
+    "n / 5 in flight, held up to n / 25": (8, 25, 5),
 }
-"""Slots of a population; of n trials, one in so many may be held beyond those drawn, one in so many be in flight; how
-full a population must be to train, as part of the fullest one."""
-time_of = [0.0]
-"""The simulated time of the trainer that is stepped; updates add to it."""
+"""Slots of a population; of n trials, one in so many may be held beyond those drawn, one in so many be in flight."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Simulated time: of the trainer that is stepped, and how long a trial waited at most from epoch to epoch."""
+
+    now: float = 0.0
+    longest_wait: float = 0.0
+
+
+clock = Clock()
 
 
 def final_accuracy(h: Mapping[str, Value]) -> float:
@@ -72,13 +79,13 @@ class Measured:
 class Row:
     final: float
     noise: random.Random
-    epoch: int = 0
+    seen: float
+    """When it was admitted or last completed an epoch."""
+    updates: int = 0
 
 
 class SimulatedPopulation:
-    """An epoch is one update."""
-
-    n_updates = 1
+    n_updates = 8
 
     def __init__(self) -> None:
         self._rows: dict[int, Row] = {}
@@ -89,16 +96,25 @@ class SimulatedPopulation:
 
     def admit(self, slot: int, *, hyperparameters: Hyperparameters, seed: int, fold: int | None) -> None:
         noise = random.Random(seed)
-        self._rows[slot] = Row(final=final_accuracy(hyperparameters) + noise.gauss(0, 0.4), noise=noise)
+        self._rows[slot] = Row(final=final_accuracy(hyperparameters) + noise.gauss(0, 0.4), noise=noise, seen=clock.now)
 
     def update(self) -> Collection[int]:
-        time_of[0] += 1 + len(self._rows) / 2
-        for row in self._rows.values():
-            row.epoch += 1
-        return list(self._rows)
+        clock.now += (1 + len(self._rows) / 2) / self.n_updates
+        completed = []
+        for slot, row in self._rows.items():
+            row.updates += 1
+            if row.updates % self.n_updates == 0:
+                completed.append(slot)
+                clock.longest_wait = max(clock.longest_wait, clock.now - row.seen)
+                row.seen = clock.now
+        return completed
 
     def evaluate(self, slots: Collection[int] | None = None) -> Mapping[int, Measured]:
-        return {slot: _measured(row) for slot, row in self._rows.items() if slots is None or slot in slots}
+        return {
+            slot: _measured(row, row.updates // self.n_updates)
+            for slot, row in self._rows.items()
+            if slots is None or slot in slots
+        }
 
     def keep(self, slot: int) -> None: ...
 
@@ -112,9 +128,9 @@ class SimulatedPopulation:
         path.touch()
 
 
-def _measured(row: Row) -> Measured:
-    missing = 0.8 * (row.final - 10) * math.exp(-row.epoch / 2.5)
-    accuracy = row.final - missing + row.noise.gauss(0, 1.2 * math.exp(-row.epoch / 6))
+def _measured(row: Row, epoch: int) -> Measured:
+    missing = 0.8 * (row.final - 10) * math.exp(-epoch / 2.5)
+    accuracy = row.final - missing + row.noise.gauss(0, 1.2 * math.exp(-epoch / 6))
     right = round((1 - 0.002 * (60 - accuracy)) * N_VALIDATION)
     return Measured(metrics={"val_accuracy": right / N_VALIDATION})
 
@@ -179,11 +195,11 @@ class Simulated:
     def receive(self, timeout_s: float) -> Sequence[tuple[int, Reply]]:
         number = min(self.clocks.keys() - self.idle, key=lambda each: self.clocks[each])
         trainer, channel = self.trainers[number]
-        time_of[0] = self.clocks[number]
+        clock.now = self.clocks[number]
         trainer.step()
-        if time_of[0] == self.clocks[number] and not channel.replies:
+        if clock.now == self.clocks[number] and not channel.replies:
             self.idle.add(number)
-        self.clocks[number] = time_of[0]
+        self.clocks[number] = clock.now
         replies, channel.replies = channel.replies, []
         return [(number, reply) for reply in replies]
 
@@ -197,19 +213,21 @@ class Outcome:
     best: float
     """What the winner would have reached without noise, in percent."""
     time: float
+    longest_wait: float
+    """The longest that a trial took from epoch to epoch, as a share of the time."""
     n_structures: int
     moved: float
     """Share of the trials that would have to change their structure to be as often in each as drawn."""
 
 
-def simulated(definition: StudyDefinition, policy: tuple[int, int, int, float]) -> Outcome:
-    slots, debt_share, flight_share, enough = policy
+def simulated(definition: StudyDefinition, policy: tuple[int, int, int]) -> Outcome:
+    slots, debt_share, flight_share = policy
     executor, uses = Simulated(), list[float | None]()
+    clock.longest_wait = 0.0
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(admission, "DEBT_SHARE", debt_share),
         patch.object(flight, "FLIGHT_SHARE", flight_share),
-        patch.object(trainer, "ENOUGH", enough),
     ):
         state = coordinate(
             definition.model_copy(update={"slots": slots}),
@@ -234,6 +252,7 @@ def _outcome(state: State, use: float, time: float) -> Outcome:
         slot_use=use,
         best=final_accuracy(winner.hyperparameters),
         time=time,
+        longest_wait=clock.longest_wait / time,
         n_structures=len(trained),
         moved=(trained - drawn).total() / len(state.trials),
     )
@@ -248,7 +267,7 @@ def lines(n_seeds: int, n_trials: int, names: Sequence[str]) -> Iterator[str]:
         "precision": "float32",
     }
     title = f"of {n_trials} trials, {n_seeds} seeds"
-    yield f"{title:<46} slot use   best          time   structures   moved"
+    yield f"{title:<46} slot use   best          time   longest wait   structures   moved"
     for name in names:
         found = [
             simulated(load("digits_reg", workspace, {}).model_copy(update={**changes, "seed": seed}), POLICIES[name])
@@ -258,10 +277,11 @@ def lines(n_seeds: int, n_trials: int, names: Sequence[str]) -> Iterator[str]:
         error = statistics.stdev(best) / math.sqrt(n_seeds)
         mean = {
             key: statistics.fmean(float(getattr(each, key)) for each in found)
-            for key in ("slot_use", "time", "n_structures", "moved")
+            for key in ("slot_use", "time", "longest_wait", "n_structures", "moved")
         }
         yield (
             f"{name:<46} {mean['slot_use']:>7.1%}   {statistics.fmean(best):.2f} +- {error:.2f} {mean['time']:>6.0f}"
+            f"   {mean['longest_wait']:>12.1%}"
             f"   {mean['n_structures']:>10.1f}   {mean['moved']:>5.0%}"
         )
 
