@@ -25,7 +25,7 @@ class Asking:
             aside: in a thread; only for a sampler whose trials do not depend on when it was told of others.
         """
         self._sampling = sampling
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampler") if aside and sampling.can_hold else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampler") if aside and not sampling.replayed else None
         self._jobs: deque[Future[None]] = deque()
 
     @property

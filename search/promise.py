@@ -1,7 +1,8 @@
-"""What trials in training promise, so that the sampler learns from them before they end.
+"""What trials that have not trained to their end promise, so that the sampler learns from them.
 
 Optuna's TPE counts every trial in training among the bad ones: with many in flight, those that do best are held
-against their own neighborhood. Here such a trial counts as complete with the value that its curve promises.
+against their own neighborhood. Optuna's Gaussian process does not see pruned trials, which are most of a study. Here
+such trials count as complete with the value that their curves promise.
 """
 
 import math
@@ -44,16 +45,17 @@ class Promises:
 
 
 class PromisingStorage(InMemoryStorage):
-    """Optuna's storage in memory, of one study, in which trials in training that promise something look complete."""
+    """Optuna's storage in memory, of one study, in which trials that promise something look complete."""
 
     def __init__(self) -> None:
         super().__init__()
         self._promised: dict[int, FrozenTrial] = {}
 
     def promise(self, study_id: int, values: Mapping[int, float]) -> None:
-        """Let these trials in training, by number, be seen with these values, until the next call."""
+        """Let these trials in training or pruned, by number, be seen with these values, until the next call."""
         self._promised = {}
-        for trial in super().get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
+        unfinished = (TrialState.RUNNING, TrialState.PRUNED)
+        for trial in super().get_all_trials(study_id, deepcopy=False, states=unfinished):
             if trial.number in values:
                 seen = self._promised[trial.number] = copy(trial)
                 seen.state, seen.value = TrialState.COMPLETE, values[trial.number]

@@ -25,9 +25,13 @@ REPLAYED = ("cmaes", "qmc")
 DRAWN_APART = ("tpe", "random")
 """Samplers that draw each parameter on its own."""
 
+BLIND_TO_PRUNED = ("gp",)
+"""Samplers that learn from complete trials alone, and so are told what pruned ones promise."""
+
 N_STARTUP = 5
-"""Trials that TPE draws at random before it learns: fewer than Optuna's 10, and one density per parameter instead of
-its multivariate one, since studies here are short (tests/benchmarks/sampler.py: a median of 56.2 instead of 54.7)."""
+"""Trials that are drawn at random before TPE or the Gaussian process learns: fewer than Optuna's 10, and for TPE one
+density per parameter instead of its multivariate one, since studies here are short (tests/benchmarks/sampler.py: a
+median of 56.2 instead of 54.7)."""
 
 
 def trial_seed(study_seed: int, trial: int, replicate: int = 0) -> int:
@@ -70,6 +74,7 @@ class Sampling:
         self._distributions = {name: distribution(definition.space[name]) for name in sorted(definition.space)}
         self._storage = PromisingStorage()
         self._promises = Promises(metric=definition.metric, maximize=definition.maximize)
+        self._pruned: list[Trial] = []
         self._study = optuna.create_study(
             storage=self._storage, direction=definition.direction, sampler=_sampler(definition, 0)
         )
@@ -97,13 +102,16 @@ class Sampling:
         if number != n_asked:
             raise ValueError(f"trials are asked in order: {n_asked} is the next, got {number}.")
         if number >= len(self._listed):
-            if self._definition.sampler == "tpe":
-                promised = {trial.number: self._promises.of(trial) for trial in in_training}
-                known = {number: value for number, value in promised.items() if value is not None}
-                self._storage.promise(self._study_id, known)
+            if self._definition.sampler in ("tpe", *BLIND_TO_PRUNED):
+                self._storage.promise(self._study_id, self._promised(in_training))
             return self._ask(number)
         self._add(self._listed[number])
         return self._listed[number]
+
+    @property
+    def replayed(self) -> bool:
+        """Whether its trials depend on when it was told of others."""
+        return self._definition.sampler in REPLAYED
 
     @property
     def can_hold(self) -> bool:
@@ -130,8 +138,20 @@ class Sampling:
             outcome, values = TrialState.COMPLETE, [trial.value]
             self._promises.learn(trial)
         elif trial.outcome == "pruned":
+            if self._definition.sampler in BLIND_TO_PRUNED:
+                self._pruned.append(trial)
             outcome, values = TrialState.PRUNED, [reports[max(reports)]] if reports else None
         self._storage.set_trial_state_values(trial_id, outcome, values)
+
+    def _promised(self, in_training: Collection[Trial]) -> dict[int, float]:
+        """What to take trials for that are not complete, by number; diverged ones for the worst of the others."""
+        trials = [*in_training, *self._pruned]
+        known = {trial.number: self._promises.of(trial) for trial in trials if trial.reason != "diverged"}
+        values = {number: value for number, value in known.items() if value is not None}
+        if not values:
+            return {}
+        worst = min(values.values()) if self._definition.maximize else max(values.values())
+        return values | {trial.number: worst for trial in trials if trial.reason == "diverged"}
 
     def _ask(self, number: int) -> dict[str, Value]:
         self._study.sampler = _sampler(self._definition, number)
@@ -175,7 +195,7 @@ def _sampler(definition: StudyDefinition, number: int) -> BaseSampler:
             case "random" | "grid":
                 return optuna.samplers.RandomSampler(seed=seed)
             case "gp":
-                return optuna.samplers.GPSampler(seed=seed)
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=N_STARTUP)
             case "cmaes":
                 # Most trials are pruned: without them a generation would hardly ever be full.
                 return optuna.samplers.CmaEsSampler(

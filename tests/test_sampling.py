@@ -175,6 +175,32 @@ def test_a_sampler_that_learns_finds_better_points_than_chance(sampler: str) -> 
     assert distance(sampler) < 0.8 * distance("random")
 
 
+def gaussian_process_after(diverged_above: float) -> list[float]:
+    """log10(lr) of the last 9 of 30 trials. The first 4, complete, are all alike; pruned ones are best at 1e-3."""
+    wanted, state = study("gp"), State()
+    sampling = Sampling(wanted, state)
+    for number in range(30):
+        asked(state, number, sampling.ask(number))
+        log_lr = math.log10(drawn(state.trials[number], "lr"))
+        diverged = number > 3 and log_lr > diverged_above
+        reported(
+            state, number, *([0.5, 0.6] if number < 4 else [math.nan if diverged else 0.5 - (log_lr + 3.0) ** 2 / 10])
+        )
+        best = state.trials[number].best("val_accuracy", maximize=True)
+        end = finished(number, "complete" if number < 4 else "pruned", *((best[1], best[0]) if best else (None, None)))
+        record(state, replace(end, reason="diverged") if diverged else end)
+        sampling.tell(state.trials[number])
+    return [math.log10(drawn(trial, "lr")) for trial in list(state.trials.values())[21:]]
+
+
+def test_the_gaussian_process_learns_from_what_pruned_trials_promise() -> None:
+    assert np.mean(np.abs(np.array(gaussian_process_after(diverged_above=math.inf)) + 3.0)) < 0.3
+
+
+def test_the_gaussian_process_takes_diverged_trials_for_the_worst() -> None:
+    assert np.mean(np.array(gaussian_process_after(diverged_above=-3.2)) > -3.2) < 0.4
+
+
 def test_qmc_covers_the_range_more_evenly_than_chance() -> None:
     def largest_gap(kind: str) -> float:
         state = searched(study(kind), 33, rebuilt=False)
