@@ -1,6 +1,6 @@
-"""Which settings of Optuna's TPE suit a study of two dozen trials, on an additive model of the space of `cifar_reg`.
+"""Which of Optuna's samplers, and how set, suits a short study, on an additive model of the space of `cifar_reg`.
 
-    python -m tests.benchmarks.sampler [N_SEEDS]
+    python -m tests.benchmarks.sampler [N_SEEDS] [N_TRIALS]
 
 Nothing is trained: a trial's accuracy after epochs 1, 3 and 9 follows from its parameters, with noise. The model is
 ours, shaped by a few dozen real trials of `cifar_reg`; it says which sampler finds more in such a landscape.
@@ -19,15 +19,20 @@ import optuna
 from search import space
 from search.contract import Value
 from search.definition import StudyDefinition, load
+from search.promise import PromisingStorage
 from search.sampling import trial_seed
 from search.workspace import Workspace
 
-N_TRIALS, ETA = 24, 3
+ETA = 3
 Sampler = Callable[[int], optuna.samplers.BaseSampler]
 
 
 def tpe(n_startup: int, *, multivariate: bool) -> Sampler:
     return lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup, multivariate=multivariate)
+
+
+def gp(n_startup: int) -> Sampler:
+    return lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=n_startup)
 
 
 SAMPLERS: Mapping[str, Sampler] = {
@@ -36,7 +41,10 @@ SAMPLERS: Mapping[str, Sampler] = {
     "TPE, 5 random first, multivariate": tpe(5, multivariate=True),
     "TPE, 10 random first, a density per parameter": tpe(10, multivariate=False),
     "TPE, 5 random first, a density per parameter": tpe(5, multivariate=False),
+    "Gaussian process, 10 random first (Optuna's defaults)": gp(10),
+    "Gaussian process, 5 random first, pruned trials as they promise": gp(5),
 }
+PROMISING = "Gaussian process, 5 random first, pruned trials as they promise"
 
 
 def final_accuracy(h: Mapping[str, Value]) -> float:
@@ -53,15 +61,23 @@ def final_accuracy(h: Mapping[str, Value]) -> float:
     return max(accuracy - 0.5 * math.pow(max(0.0, number["shift"] - 1), 1.2), 10.0)
 
 
-def best_of_study(definition: StudyDefinition, seed: int, sampler: Sampler) -> float:
-    """One study with successive halving at epochs 1 and 3, the baseline first."""
-    noise, rungs = random.Random(seed), {1: list[float](), 3: list[float]()}
-    study = optuna.create_study(direction="maximize")
+def best_of_study(definition: StudyDefinition, seed: int, sampler: Sampler, n_trials: int, *, promising: bool) -> float:
+    """One study with successive halving at epochs 1 and 3, the baseline first.
+
+    Args:
+        promising: a pruned trial is seen as complete with its last value and what complete ones gained from there on.
+    """
+    noise, rungs, storage = random.Random(seed), {1: list[float](), 3: list[float]()}, PromisingStorage()
+    gains, pruned = {1: list[float](), 3: list[float]()}, list[tuple[int, int, float]]()
+    study = optuna.create_study(direction="maximize", storage=storage)
     study.enqueue_trial(space.raw_from(definition.space, definition.baseline))
     distributions = {name: space.distribution(parameter) for name, parameter in definition.space.items()}
     best = 0.0
-    for number in range(N_TRIALS):
+    for number in range(n_trials):
         study.sampler = sampler(trial_seed(seed, number) % 2**32)
+        if promising:
+            promised = {n: value + statistics.fmean(gains[epoch]) for n, epoch, value in pruned if gains[epoch]}
+            storage.promise(study._study_id, promised)
         trial = study.ask(distributions)
         final = final_accuracy(space.effective(definition.space, trial.params))
         curve = {1: 3 + 0.7 * final + noise.gauss(0, 0.8), 3: 1.8 + 0.82 * final + noise.gauss(0, 0.7)}
@@ -70,25 +86,30 @@ def best_of_study(definition: StudyDefinition, seed: int, sampler: Sampler) -> f
             rungs[epoch].append(value)
             if number and sum(other > value for other in rungs[epoch]) >= max(1, len(rungs[epoch]) // ETA):
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                pruned.append((number, epoch, value))
                 break
         else:
             value = final + noise.gauss(0, 0.4)
             best = max(best, value)
             study.tell(trial, value)
+            for epoch, early in curve.items():
+                gains[epoch].append(value - early)
     return best
 
 
-def main(n_seeds: int) -> None:
+def main(n_seeds: int, n_trials: int) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     definition = load("cifar_reg", Workspace(Path.cwd()), {})
-    print(f"best of {N_TRIALS} trials, percent, over {n_seeds} seeds: quartiles, and the mean with its standard error")
+    print(f"best of {n_trials} trials, percent, over {n_seeds} seeds: quartiles, and the mean with its standard error")
     for name, sampler in SAMPLERS.items():
-        found = [best_of_study(definition, seed, sampler) for seed in range(n_seeds)]
+        promising = name == PROMISING
+        found = [best_of_study(definition, seed, sampler, n_trials, promising=promising) for seed in range(n_seeds)]
         quartiles = "  ".join(f"{q:.2f}" for q in statistics.quantiles(found, n=4))
         error = statistics.stdev(found) / math.sqrt(n_seeds)
-        print(f"{name:<56}{quartiles}   {statistics.fmean(found):.2f} +- {error:.2f}", flush=True)
+        print(f"{name:<66}{quartiles}   {statistics.fmean(found):.2f} +- {error:.2f}", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    given = [int(word) for word in sys.argv[1:3]]
+    main(*[*given, *(60, 24)[len(given) :]])
