@@ -37,8 +37,9 @@ def trial(number: int) -> Trial:
     return Trial(number=number, raw={}, hyperparameters={}, baseline=False, asked_at=0.0)
 
 
-def test_jobs_are_done_in_their_order_while_the_caller_goes_on() -> None:
-    sampling = Recorded()
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_jobs_are_done_in_their_order_while_the_caller_goes_on(sampler: str) -> None:
+    sampling = Recorded(sampler)
     asking = Asking(sampling, aside=True)
     first = asking.ask(0)
     asking.tell(trial(0))
