@@ -35,6 +35,7 @@ def gp(n_startup: int) -> Sampler:
     return lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=n_startup)
 
 
+PROMISING = "Gaussian process, 5 random first, pruned trials as they promise"
 SAMPLERS: Mapping[str, Sampler] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "TPE, 10 random first, multivariate (Optuna's defaults)": tpe(10, multivariate=True),
@@ -42,9 +43,8 @@ SAMPLERS: Mapping[str, Sampler] = {
     "TPE, 10 random first, a density per parameter": tpe(10, multivariate=False),
     "TPE, 5 random first, a density per parameter": tpe(5, multivariate=False),
     "Gaussian process, 10 random first (Optuna's defaults)": gp(10),
-    "Gaussian process, 5 random first, pruned trials as they promise": gp(5),
+    PROMISING: gp(5),
 }
-PROMISING = "Gaussian process, 5 random first, pruned trials as they promise"
 
 
 def final_accuracy(h: Mapping[str, Value]) -> float:
