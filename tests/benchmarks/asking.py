@@ -65,13 +65,12 @@ ARMS = {"fused": (2, 8), "alone": (1, 1)}
 """Trainers and slots of a population."""
 
 
-def reduced(data_dir: Path, folder: Path) -> Path:
-    """Write CIFAR-10's first training images as an .npz file, of which most are for validation."""
+def reduced(data_dir: Path, folder: Path, *, n: int = N_TRAIN + N_VALIDATION) -> Path:
+    """Write CIFAR-10's first training images as an .npz file."""
     from objectives.datasets import named
 
     examples = named("cifar10", size=None, data_dir=data_dir, progress=print)
     path = folder / "cifar10_reduced.npz"
-    n = N_TRAIN + N_VALIDATION
     np.savez(path, x=examples.x[:n], y=examples.y[:n])
     return path
 
