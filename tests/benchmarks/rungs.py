@@ -5,7 +5,7 @@
 `cifar_reg` made small: 8,000 training images of CIFAR-10, 5,000 for validation, hidden layers of 32 to 256 in at most
 three. What counts is the best validation accuracy after so many epochs, of whatever trials: a later rung sees a trial
 for what it is, an earlier one sees more trials. Only epochs count, so that other work on the machine does not matter.
-Each study's epochs are kept as a JSON file of its own: a further run goes on from there, and several may share one.
+Each study's curve is kept as a JSON file of its own: a further run goes on from there; several may share the folder.
 """
 
 import argparse
