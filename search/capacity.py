@@ -1,43 +1,71 @@
 """How many slots of a structure to train at once: what pays is timed, what fits follows from the memory it took.
 
-Measured in the trainer's process, once per structure, device and version of the code, and remembered on disk.
+Measured in the trainer's process and remembered on disk by structure, device and version of the code.
 """
 
 import hashlib
+import itertools
 import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from search.contract import Admit, Estimate, Hyperparameters, Objective, Open, Opened, Population
 from search.device import Device, device_named
 
-GAIN = 0.1
+GAIN = 0.05
 """More slots pay if they make a slot's share of an update at least so much shorter."""
 SHARE = 0.5
 """Of the free memory: evaluation, and populations of other structures, take theirs too."""
 SLOT_BYTES = 20
 """The least that a parameter takes: float32 weight, gradient, two moments and best weight."""
-ROUNDS, LEAST_ROUNDS, COMPARISON_S = 9, 3, 0.2
-"""Updates of each of two sizes that are compared; after COMPARISON_S the least number is enough."""
-QUICK_S = 0.02
+LEAST_ROUNDS, COMPARISON_S = 3, 0.2
+"""Two sizes are compared in turns for so long, and so many turns at least."""
+QUICK_S = 0.05
 """A network of shorter updates is tried at two doublings that do not pay before the sweep ends: the first may hide what
 the next one gains, as batched products of two small matrices are no faster than one after the other."""
 OVERHEAD_S = 1e-4
 """A shorter update is taken for this long: it is all overhead, which more slots share."""
+SWEEPS = 3
+"""So many, of as many trainers, are joined before none is added: a shared machine has slow minutes."""
+
+Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """What a sweep found of a structure on a device."""
+class Record(BaseModel):
+    """A part of what is remembered on disk."""
 
-    pays: int
-    limit: int
-    """The most slots that were allowed and fitted; where `pays` equals it, more might pay."""
-    slot_bytes: int
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sweep(Record):
+    """What was timed of a structure on a device."""
+
+    seconds: Mapping[Count, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    """Number of slots -> time of an update of them all, in updates of one slot."""
+    limit: Count
+    """The most slots that were allowed and fitted; where as many pay, more might."""
+    slot_bytes: Count
+
+    @model_validator(mode="after")
+    def _begins_with_one_slot(self) -> "Sweep":
+        if 1 not in self.seconds:
+            raise ValueError("seconds: must hold the time of 1 slot")
+        return self
+
+
+class Found(Record):
+    """What is known of a structure on a device."""
+
+    sweeps: tuple[Sweep, ...] = ()
+    most: Count | None = None
+    """Slots, since memory ran out with more while they trained."""
 
 
 # ---------------------------------------------------------------- pure
@@ -54,6 +82,23 @@ def pays(seconds: Mapping[int, float]) -> int:
     return next(size for size, share in shares.items() if share * (1 - GAIN) <= best)
 
 
+def joined(sweeps: Sequence[Sweep]) -> Mapping[int, float]:
+    """Return what `pays` asks for: from each size to the next by the median of the sweeps that went so far."""
+    steps = defaultdict[tuple[int, int], list[float]](list)
+    for each in sweeps:
+        for smaller, larger in itertools.pairwise(sorted(each.seconds)):
+            steps[smaller, larger].append(each.seconds[larger] / each.seconds[smaller])
+    seconds = {1: 1.0}
+    for (smaller, larger), times_longer in sorted(steps.items()):
+        seconds[larger] = seconds[smaller] * statistics.median(times_longer)
+    return seconds
+
+
+def tells(sweep: Sweep, limit: int) -> bool:
+    """Whether a sweep says what pays up to this limit: it went so far, or ended because more does not pay."""
+    return sweep.limit >= limit or pays(sweep.seconds) < sweep.limit
+
+
 def fits(slot_bytes: int, free_bytes: int) -> int:
     """Return how many slots a population may have without filling the memory; at least one, which has to be tried."""
     return max(1, int(free_bytes * SHARE) // slot_bytes)
@@ -68,9 +113,9 @@ def out_of_memory(error: Exception) -> bool:
 # ---------------------------------------------------------------- the sweep
 
 
-def measured(
+def swept(
     build: Callable[[], Population], hyperparameters: Hyperparameters, *, limit: int, least_bytes: int, device: Device
-) -> Measurement:
+) -> Sweep:
     """Train populations of 1, 2, 4, ... slots, two sizes in turns, as long as that pays and fits.
 
     Args:
@@ -97,7 +142,7 @@ def measured(
         if not out_of_memory(error):
             raise
         limit = max(seconds)
-    return Measurement(pays=pays(seconds), limit=limit, slot_bytes=slot_bytes)
+    return Sweep(seconds=seconds, limit=limit, slot_bytes=slot_bytes)
 
 
 def _fill(population: Population, size: int, hyperparameters: Hyperparameters, device: Device) -> None:
@@ -112,7 +157,7 @@ def _fill(population: Population, size: int, hyperparameters: Hyperparameters, d
 def _ratio(above: Population, below: Population, device: Device) -> float:
     """How much longer an update of one takes than of the other: the median of several, in turns."""
     started, ratios = device.now(), list[float]()
-    while len(ratios) < LEAST_ROUNDS or (len(ratios) < ROUNDS and device.now() - started < COMPARISON_S):
+    while len(ratios) < LEAST_ROUNDS or device.now() - started < COMPARISON_S:
         ratios.append(_settled(above, device) / _settled(below, device))
     return statistics.median(ratios)
 
@@ -128,8 +173,15 @@ def _settled(population: Population, device: Device) -> float:
 # ---------------------------------------------------------------- what is remembered
 
 
+class Remembered(Record):
+    """A file's content."""
+
+    key: Mapping[str, object]
+    found: Found
+
+
 class Capacities:
-    """The capacities of a study's structures on this trainer's device: each measured once, and remembered on disk."""
+    """The capacities of a study's structures on this trainer's device: each settled at its first trial."""
 
     def __init__(self, objective: Objective, *, order: Open, opened: Opened) -> None:
         self._objective, self._order = objective, order
@@ -145,7 +197,8 @@ class Capacities:
         }
 
     def of(self, order: Admit | Estimate) -> int:
-        """Return how many slots of the order's structure are to train at once; measures what nobody has measured.
+        """Return how many slots of the order's structure are to train at once;
+        measures what has not been measured often enough.
 
         Raises:
             Exception: whatever the objective raises when it builds or trains the structure.
@@ -162,48 +215,51 @@ class Capacities:
         """Remember that memory ran out with so many slots of the order's structure: half as many from now on."""
         half = max(1, n_slots // 2)
         self._known[order.structure] = min(half, self._known.get(order.structure, half))
-        if (found := recall(self._order.capacity_dir, self._key(order))) is not None:
-            remember(self._order.capacity_dir, self._key(order), replace(found, pays=min(half, found.pays)))
+        folder, key = self._order.capacity_dir, self._key(order)
+        found = recall(folder, key)
+        remember(folder, key, found.model_copy(update={"most": min(half, found.most or half)}))
 
     def _found(self, order: Admit | Estimate) -> int:
         limit = self._objective.capacity(order.hyperparameters)
         limit = min(limit, self._order.most_slots or limit)
         if limit == 1 or self._order.slots is not None:
             return limit
-        key = self._key(order)
-        found = recall(self._order.capacity_dir, key)
-        if found is None or found.pays == found.limit < limit:
-            found = measured(
-                lambda: self._objective.build(order.hyperparameters, epochs=self._order.epochs),
-                order.hyperparameters,
-                limit=limit,
-                least_bytes=SLOT_BYTES * self._objective.n_parameters(order.hyperparameters),
-                device=self._device,
-            )
-            remember(self._order.capacity_dir, key, found)
-        return min(found.pays, limit, fits(found.slot_bytes, self._device.free_bytes()))
+        folder, key = self._order.capacity_dir, self._key(order)
+        found = recall(folder, key)
+        sweeps = [each for each in found.sweeps if tells(each, limit)]
+        if len(sweeps) < SWEEPS:
+            sweeps.append(self._swept(order, limit))
+            remember(folder, key, found.model_copy(update={"sweeps": tuple(sweeps)}))
+        slot_bytes = max(each.slot_bytes for each in sweeps)
+        most = min(limit, found.most or limit, fits(slot_bytes, self._device.free_bytes()))
+        return min(most, pays(joined(sweeps)))
+
+    def _swept(self, order: Admit | Estimate, limit: int) -> Sweep:
+        return swept(
+            lambda: self._objective.build(order.hyperparameters, epochs=self._order.epochs),
+            order.hyperparameters,
+            limit=limit,
+            least_bytes=SLOT_BYTES * self._objective.n_parameters(order.hyperparameters),
+            device=self._device,
+        )
 
     def _key(self, order: Admit | Estimate) -> Mapping[str, object]:
         n_parameters = self._objective.n_parameters(order.hyperparameters)
         return {**self._where, "structure": order.structure, "n_parameters": n_parameters}
 
 
-def recall(folder: str, key: Mapping[str, object]) -> Measurement | None:
-    """Return what is remembered under this key, or None where there is nothing, or nothing of use."""
+def recall(folder: str, key: Mapping[str, object]) -> Found:
+    """Return what is remembered under this key; where there is nothing, or nothing of use, nothing is known."""
     if not folder:
-        return None
+        return Found()
     try:
-        held = json.loads(_file(folder, key).read_text())
-        if held["key"] != key:
-            return None
-        found = Measurement(**held["found"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    whole = all(isinstance(number, int) for number in asdict(found).values())
-    return found if whole and 1 <= found.pays <= found.limit and found.slot_bytes >= 1 else None
+        held = Remembered.model_validate_json(_file(folder, key).read_bytes())
+    except (OSError, ValueError):
+        return Found()
+    return held.found if held.key == key else Found()
 
 
-def remember(folder: str, key: Mapping[str, object], found: Measurement) -> None:
+def remember(folder: str, key: Mapping[str, object], found: Found) -> None:
     """Write a file of its own for this key, whole or not at all; where that is impossible, the next will measure."""
     if not folder:
         return
@@ -211,7 +267,7 @@ def remember(folder: str, key: Mapping[str, object], found: Measurement) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as partial:
-            json.dump({"key": key, "found": asdict(found)}, partial, indent=1)
+            partial.write(Remembered(key=key, found=found).model_dump_json(indent=1))
         Path(partial.name).replace(path)
     except OSError:
         return

@@ -18,7 +18,20 @@ from hypothesis import strategies as st
 
 from objectives.classification import Classification
 from objectives.supervised import SupervisedObjective
-from search.capacity import GAIN, Measurement, fits, measured, out_of_memory, pays, recall, remember
+from search.capacity import (
+    GAIN,
+    SWEEPS,
+    Found,
+    Sweep,
+    fits,
+    joined,
+    out_of_memory,
+    pays,
+    recall,
+    remember,
+    swept,
+    tells,
+)
 from search.contract import (
     Admit,
     Admitted,
@@ -59,8 +72,8 @@ class Machine:
             warm_ups=2,
         )
 
-    def sweep(self, limit: int) -> Measurement:
-        return measured(lambda: Simulated(self), {}, limit=limit, least_bytes=1, device=self.device)
+    def sweep(self, limit: int) -> Sweep:
+        return swept(lambda: Simulated(self), {}, limit=limit, least_bytes=1, device=self.device)
 
 
 class Simulated:
@@ -125,7 +138,7 @@ def test_noise_between_two_sizes_costs_no_more_than_it_adds_up_to(
     [
         (1.0, 0.0, 16, 16),
         (0.0, 1.0, 16, 1),
-        (1.0, 1.2, 16, 4),
+        (1.0, 1.2, 16, 8),
         (1.0, 0.0, 1, 1),
         (1.0, 0.0, 6, 6),
         (1e-6, 1e-6, 16, 16),
@@ -134,27 +147,91 @@ def test_noise_between_two_sizes_costs_no_more_than_it_adds_up_to(
 )
 def test_sweep_finds_where_doubling_stops_to_pay(overhead: float, own: float, limit: int, best: int) -> None:
     machine = Machine(overhead=overhead, own=own)
-    assert machine.sweep(limit).pays == best
+    assert pays(machine.sweep(limit).seconds) == best
     assert machine.most <= min(2 * best, limit), "it went on although the doubling before did not pay"
 
 
 def test_sweep_of_a_quick_network_looks_beyond_one_doubling_that_does_not_pay() -> None:
     assert pays({1: 1.0, 2: 2.0, 4: 2.4}) == 4
     machine = Machine(overhead=0.0, own=1e-3)
-    assert machine.sweep(16).pays == 1
+    assert pays(machine.sweep(16).seconds) == 1
     assert machine.most == 4
 
 
 @given(overhead=st.floats(1e-3, 1), own=st.floats(1e-3, 1), noise=st.floats(0, 1), limit=st.integers(1, 40))
 def test_sweep_stays_within_its_limit_whatever_the_noise(overhead: float, own: float, noise: float, limit: int) -> None:
     found = Machine(overhead=overhead, own=own, noise=noise).sweep(limit)
-    assert 1 <= found.pays <= found.limit == limit
+    assert 1 <= pays(found.seconds) <= max(found.seconds) <= found.limit == limit
 
 
 def test_sweep_of_a_slow_network_ends_after_few_updates() -> None:
-    machine = Machine(own=0.05)
+    machine = Machine(own=0.06)
     machine.sweep(16)
-    assert machine.clock <= 1.6
+    assert machine.clock <= 32 * machine.own, "more than 32 updates of one slot"
+
+
+# ---------------------------------------------------------------- several sweeps
+
+
+SECONDS = st.lists(st.floats(0.5, 4), min_size=5, max_size=5)
+"""How much longer an update takes from each size to the next."""
+
+
+def sweep_of(times_longer: list[float], *, n_sizes: int = 6, limit: int = 32) -> Sweep:
+    seconds = {1: 1.0}
+    for times in times_longer[: n_sizes - 1]:
+        seconds[2 * max(seconds)] = seconds[max(seconds)] * times
+    return Sweep(seconds=seconds, limit=limit, slot_bytes=1000)
+
+
+@given(SECONDS, st.integers(1, 6), st.integers(1, 5))
+def test_sweeps_that_agree_are_joined_to_what_each_of_them_says(times: list[float], n_sizes: int, n: int) -> None:
+    one = sweep_of(times, n_sizes=n_sizes)
+    assert joined([one] * n) == pytest.approx(one.seconds)
+
+
+@given(SECONDS, SECONDS, st.integers(1, 6))
+def test_one_sweep_of_three_that_is_wrong_changes_nothing(times: list[float], wrong: list[float], n_sizes: int) -> None:
+    right = sweep_of(times)
+    for sweeps in itertools.permutations([right, right, sweep_of(wrong, n_sizes=n_sizes)]):
+        assert joined(sweeps) == pytest.approx(right.seconds)
+
+
+def test_sweep_that_ended_early_has_its_say_on_the_sizes_it_tried() -> None:
+    short, long = sweep_of([2.2, 2.2], n_sizes=3), sweep_of([1.8, 1.4, 1.5, 1.5, 1.5])
+    assert joined([short, long, short]) == pytest.approx({1: 1, 2: 2.2, 4: 4.84, 8: 7.26, 16: 10.89, 32: 16.335})
+
+
+def test_sweeps_with_limits_between_two_doublings_are_joined_too() -> None:
+    first = Sweep(seconds={1: 1.0, 2: 1.2, 3: 1.5}, limit=3, slot_bytes=1)
+    second = Sweep(seconds={1: 1.0, 2: 1.2, 4: 1.8, 6: 2.7}, limit=6, slot_bytes=1)
+    assert joined([first, second]) == pytest.approx({1: 1.0, 2: 1.2, 3: 1.5, 4: 1.8, 6: 2.7})
+
+
+@given(st.floats(0.2, 1), st.floats(0.5, 1.2), st.integers(0, 10**6))
+def test_three_joined_sweeps_of_a_noisy_machine_cost_no_more_than_one_at_its_worst(
+    overhead: float, own: float, seed: int
+) -> None:
+    def regret(sweeps: list[Sweep]) -> float:
+        shares = [(overhead + own * size) / size for size in (pays(joined(sweeps)), 32)]
+        return shares[0] / shares[1]
+
+    machine = Machine(overhead=overhead, own=own, noise=0.3)
+    machine.rng.seed(seed)
+    sweeps = [machine.sweep(32) for _ in range(SWEEPS)]
+    assert regret(sweeps) <= max(regret([each]) for each in sweeps) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("n_sizes", "limit", "says"),
+    [(3, 4, {2: True, 4: True, 8: False}), (4, 32, {2: True, 8: True, 32: True, 64: True})],
+    ids=["stopped by its limit", "ended because more does not pay"],
+)
+def test_sweep_tells_what_pays_up_to_its_limit_or_beyond_where_it_saw_the_end(
+    n_sizes: int, limit: int, says: Mapping[int, bool]
+) -> None:
+    times = [1.5, 1.5, 2.5, 2.5, 2.5]
+    assert {up_to: tells(sweep_of(times, n_sizes=n_sizes, limit=limit), up_to) for up_to in says} == says
 
 
 # ---------------------------------------------------------------- what fits
@@ -171,13 +248,13 @@ def test_sweep_measures_the_memory_of_a_slot_and_stays_within_what_is_free() -> 
     machine = Machine(overhead=1.0, holds=20)
     found = machine.sweep(64)
     assert found.slot_bytes == 1000
-    assert found.pays == found.limit == 8
+    assert pays(found.seconds) == found.limit == 8
     assert machine.n_slots < 20
 
 
 def test_sweep_that_runs_out_of_memory_stays_with_what_it_could_train() -> None:
     found = Machine(overhead=1.0, raises=4).sweep(16)
-    assert (found.pays, found.limit) == (4, 4)
+    assert (pays(found.seconds), found.limit) == (4, 4)
 
 
 def test_other_errors_of_a_sweep_are_not_taken_for_a_lack_of_memory() -> None:
@@ -209,7 +286,7 @@ assert device.free_bytes() < 1.1 * device_named("cpu", n_trainers=1).free_bytes(
 # ---------------------------------------------------------------- what is remembered
 
 
-FOUND = Measurement(pays=4, limit=16, slot_bytes=1000)
+FOUND = Found(sweeps=(Sweep(seconds={1: 1.0, 2: 1.5, 4: 2.5}, limit=16, slot_bytes=1000),), most=8)
 
 
 def test_what_is_remembered_is_found_again_under_its_key_alone(tmp_path: Path) -> None:
@@ -217,12 +294,20 @@ def test_what_is_remembered_is_found_again_under_its_key_alone(tmp_path: Path) -
     remember(folder, KEY, FOUND)
     assert recall(folder, KEY) == FOUND
     for name in KEY:
-        assert recall(folder, {**KEY, name: "another"}) is None
-    assert recall("", KEY) is None
+        assert recall(folder, {**KEY, name: "another"}) == Found()
+    assert recall("", KEY) == Found()
 
 
 def contents() -> list[bytes]:
-    whole = json.dumps({"key": KEY, "found": {"pays": 4, "limit": 16, "slot_bytes": 1000}}).encode()
+    sweep = {"seconds": {"1": 1.0, "2": 1.5}, "limit": 16, "slot_bytes": 1000}
+    whole = json.dumps({"key": KEY, "found": {"sweeps": [sweep], "most": None}}).encode()
+    sweeps = [
+        sweep | {"more": 1},
+        {"seconds": {"1": 1.0}, "limit": 16},
+        *(sweep | {"seconds": seconds} for seconds in ({}, {"2": 1.5}, {"1": -1.0}, {"1": 1e999}, {"one": 1.0}, 3)),
+        *(sweep | {"limit": limit} for limit in (0, "many", 1e999, None)),
+        sweep | {"slot_bytes": 0},
+    ]
     foreign: list[object] = [
         None,
         [],
@@ -230,14 +315,10 @@ def contents() -> list[bytes]:
         {},
         {"key": KEY},
         {"key": KEY, "found": 3},
-        {"key": KEY, "found": {"pays": 4}},
-        {"key": KEY, "found": {"pays": 4, "limit": 16, "slot_bytes": 1000, "more": 1}},
-        {"key": KEY, "found": {"pays": 0, "limit": 16, "slot_bytes": 1000}},
-        {"key": KEY, "found": {"pays": 32, "limit": 16, "slot_bytes": 1000}},
-        {"key": KEY, "found": {"pays": "many", "limit": 16, "slot_bytes": 1000}},
-        {"key": KEY, "found": {"pays": 4, "limit": 1e999, "slot_bytes": 1000}},
-        {"key": KEY, "found": {"pays": 4, "limit": 16, "slot_bytes": 0}},
-        {"key": {**KEY, "device": "another"}, "found": {"pays": 4, "limit": 16, "slot_bytes": 1000}},
+        {"key": KEY, "found": {"pays": 4, "limit": 16, "slot_bytes": 1000}},
+        {"key": KEY, "found": {"sweeps": [], "most": 0}},
+        *({"key": KEY, "found": {"sweeps": [each], "most": None}} for each in sweeps),
+        {"key": {**KEY, "device": "another"}, "found": {"sweeps": [sweep], "most": None}},
     ]
     return [
         b"",
@@ -252,7 +333,7 @@ def test_damaged_or_foreign_file_is_as_good_as_none_and_is_replaced(tmp_path: Pa
     remember(str(tmp_path), KEY, FOUND)
     (path,) = tmp_path.iterdir()
     path.write_bytes(content)
-    assert recall(str(tmp_path), KEY) is None
+    assert recall(str(tmp_path), KEY) == Found()
     remember(str(tmp_path), KEY, FOUND)
     assert recall(str(tmp_path), KEY) == FOUND
     assert list(tmp_path.iterdir()) == [path]
@@ -260,8 +341,8 @@ def test_damaged_or_foreign_file_is_as_good_as_none_and_is_replaced(tmp_path: Pa
 
 def write_and_read(folder: str, n: int) -> None:
     for i in range(300):
-        remember(folder, KEY, Measurement(pays=1, limit=n, slot_bytes=10 ** (i % 9)))
-        if recall(folder, KEY) is None:
+        remember(folder, KEY, Found(most=10 ** (i % 9) + n))
+        if recall(folder, KEY) == Found():
             os._exit(1)
 
 
@@ -280,7 +361,7 @@ def test_processes_that_write_at_once_never_leave_half_a_file(tmp_path: Path) ->
 def test_where_nothing_can_be_written_nothing_is_remembered_and_work_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     remember(str(tmp_path / "file"), KEY, FOUND)
-    assert recall(str(tmp_path / "file"), KEY) is None
+    assert recall(str(tmp_path / "file"), KEY) == Found()
 
 
 # ---------------------------------------------------------------- in a trainer
@@ -356,11 +437,22 @@ def test_network_on_digits_gets_a_capacity_within_its_limit_and_the_next_trainer
     assert 1 <= first.capacity(0, DIGITS) <= limit
     (path,) = tmp_path.iterdir()
     held = json.loads(path.read_text())
-    assert held["found"]["limit"] == limit
-    assert held["found"]["slot_bytes"] >= 4 * 5 * objective.n_parameters(DIGITS)
+    (sweep,) = held["found"]["sweeps"]
+    assert sweep["limit"] == limit
+    assert sweep["slot_bytes"] >= 4 * 5 * objective.n_parameters(DIGITS)
     assert held["key"]["torch"] == torch.__version__
-    path.write_text(json.dumps(held | {"found": {"pays": limit - 1, "limit": limit, "slot_bytes": 1000}}))
+    rewrite(path, sweeps=[sweep | {"seconds": {"1": 1.0, str(limit - 1): 1.0, str(limit): 9.0}}] * SWEEPS)
     assert Opened(tmp_path, objective="classification", name="digits").capacity(0, DIGITS) == limit - 1
+
+
+def rewrite(path: Path, **found: object) -> None:
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps(held | {"found": held["found"] | found}))
+
+
+def n_sweeps(folder: Path) -> int:
+    (path,) = folder.iterdir()
+    return len(json.loads(path.read_text())["found"]["sweeps"])
 
 
 def test_sweep_changes_no_trial(tmp_path: Path) -> None:
@@ -381,8 +473,25 @@ def test_sweep_leaves_no_population_behind() -> None:
         built.append(weakref.ref(population))
         return population
 
-    measured(build, DIGITS, limit=4, least_bytes=1, device=device_named("cpu", n_trainers=1))
+    swept(build, DIGITS, limit=4, least_bytes=1, device=device_named("cpu", n_trainers=1))
     assert [each() for each in built] == [None, None]
+
+
+def test_each_trainer_adds_a_sweep_until_there_are_enough(tmp_path: Path) -> None:
+    kept = []
+    for _ in range(SWEEPS + 2):
+        assert Opened(tmp_path, capacity=4).capacity(0) == 4
+        kept.append(n_sweeps(tmp_path))
+    assert kept == [*range(1, SWEEPS + 1), SWEEPS, SWEEPS]
+
+
+def test_first_sweep_that_was_wrong_is_outvoted(tmp_path: Path) -> None:
+    Opened(tmp_path, capacity=4).capacity(0)
+    (path,) = tmp_path.iterdir()
+    wrong = {"seconds": {"1": 1.0, "2": 9.0}, "limit": 4, "slot_bytes": 1000}
+    rewrite(path, sweeps=[wrong])
+    answers = [Opened(tmp_path, capacity=4).capacity(0) for _ in range(SWEEPS)]
+    assert answers[1:] == [4] * (SWEEPS - 1)
 
 
 def test_trainer_measures_a_structure_once(tmp_path: Path) -> None:
@@ -407,13 +516,18 @@ def test_trial_that_must_be_alone_is_not_tried_in_company(tmp_path: Path) -> Non
 
 
 def test_limit_that_has_risen_is_measured_anew_only_where_more_might_pay(tmp_path: Path) -> None:
-    assert Opened(tmp_path, capacity=2).capacity(0) == 2
+    for _ in range(SWEEPS):
+        assert Opened(tmp_path, capacity=2).capacity(0) == 2
     assert Opened(tmp_path, capacity=8).capacity(0) == 8
+    assert n_sweeps(tmp_path) == 1, "those that ended at two slots say nothing of eight"
     assert Opened(tmp_path, capacity=4).capacity(0) == 4
     (path,) = tmp_path.iterdir()
-    held = json.loads(path.read_text())
-    path.write_text(json.dumps(held | {"found": {"pays": 4, "limit": 8, "slot_bytes": 1000}}))
+    ended = {"seconds": {"1": 1.0, "2": 1.0, "4": 1.0, "8": 9.0}, "limit": 8, "slot_bytes": 1000}
+    rewrite(path, sweeps=[ended] * SWEEPS)
     assert Opened(tmp_path, capacity=16).capacity(0) == 4
+    assert n_sweeps(tmp_path) == SWEEPS
+    rewrite(path, most=2)
+    assert Opened(tmp_path, capacity=16).capacity(0) == 2, "memory ran out with more"
 
 
 def test_what_raises_in_a_sweep_fails_the_trial_and_not_the_trainer(tmp_path: Path) -> None:
