@@ -25,11 +25,12 @@ SHARE = 0.5
 """Of the free memory: evaluation, and populations of other structures, take theirs too."""
 SLOT_BYTES = 20
 """The least that a parameter takes: float32 weight, gradient, two moments and best weight."""
-LEAST_ROUNDS, COMPARISON_S = 3, 0.2
-"""Two sizes are compared in turns for so long, and so many turns at least."""
-QUICK_S = 0.05
-"""A network of shorter updates is tried at two doublings that do not pay before the sweep ends: the first may hide what
-the next one gains, as batched products of two small matrices are no faster than one after the other."""
+LEAST_ROUNDS, COMPARISON_S, LONGEST_S = 3, 0.2, 1.5
+"""Two sizes are compared in turns for so long, and so many turns at least; what would take longer than the last is not
+tried: the longer an update, the less of it is overhead that more slots share."""
+STEP = 4
+"""Times as many slots are tried next: what a doubling gains is often less than a shared machine's noise, and batched
+products of two small matrices are no faster than one after the other."""
 OVERHEAD_S = 1e-4
 """A shorter update is taken for this long: it is all overhead, which more slots share."""
 SWEEPS = 3
@@ -99,6 +100,10 @@ def tells(sweep: Sweep, limit: int) -> bool:
     return sweep.limit >= limit or pays(sweep.seconds) < sweep.limit
 
 
+def _telling(found: Found, limit: int) -> list[Sweep]:
+    return [each for each in found.sweeps if tells(each, limit)]
+
+
 def fits(slot_bytes: int, free_bytes: int) -> int:
     """Return how many slots a population may have without filling the memory; at least one, which has to be tried."""
     return max(1, int(free_bytes * SHARE) // slot_bytes)
@@ -116,7 +121,7 @@ def out_of_memory(error: Exception) -> bool:
 def swept(
     build: Callable[[], Population], hyperparameters: Hyperparameters, *, limit: int, least_bytes: int, device: Device
 ) -> Sweep:
-    """Train populations of 1, 2, 4, ... slots, two sizes in turns, as long as that pays and fits.
+    """Train populations of 1, 4, 16, ... slots, two sizes in turns, as long as that pays and fits.
 
     Args:
         build: makes an empty population of the structure.
@@ -127,16 +132,17 @@ def swept(
     smaller, larger = build(), build()
     try:
         _fill(smaller, 1, hyperparameters, device)
-        while (size := max(seconds)) < min(limit, pays(seconds) * (4 if _settled(smaller, device) < QUICK_S else 2)):
-            doubled = min(2 * size, limit)
-            n_added = doubled - len(larger.slots)
-            if n_added > fits(slot_bytes, device.free_bytes()):
-                limit = size
+        while (size := max(seconds)) < min(limit, pays(seconds) * STEP):
+            n_held = len(larger.slots)
+            limit = min(limit, max(size, n_held + fits(slot_bytes, device.free_bytes())))
+            more = min(STEP * size, limit)
+            n_updates = device.warm_ups * more + 2 * LEAST_ROUNDS * (size + more)
+            if more == size or n_updates * _settled(smaller, device) / size > LONGEST_S:
                 break
             held = device.held_bytes()
-            _fill(larger, doubled, hyperparameters, device)
-            slot_bytes = max(slot_bytes, (device.peak_bytes() - held) // n_added)
-            seconds[doubled] = seconds[size] * _ratio(larger, smaller, device)
+            _fill(larger, more, hyperparameters, device)
+            slot_bytes = max(slot_bytes, (device.peak_bytes() - held) // (more - n_held))
+            seconds[more] = seconds[size] * _ratio(larger, smaller, device)
             smaller, larger = larger, smaller
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -197,8 +203,7 @@ class Capacities:
         }
 
     def of(self, order: Admit | Estimate) -> int:
-        """Return how many slots of the order's structure are to train at once;
-        measures what has not been measured often enough.
+        """Return how many slots of the order's structure are to train at once; measures it, unless that is known.
 
         Raises:
             Exception: whatever the objective raises when it builds or trains the structure.
@@ -226,9 +231,11 @@ class Capacities:
             return limit
         folder, key = self._order.capacity_dir, self._key(order)
         found = recall(folder, key)
-        sweeps = [each for each in found.sweeps if tells(each, limit)]
+        sweeps = _telling(found, limit)
         if len(sweeps) < SWEEPS:
-            sweeps.append(self._swept(order, limit))
+            new = self._swept(order, limit)
+            found = recall(folder, key)  # another trainer may have swept meanwhile
+            sweeps = [*_telling(found, limit), new]
             remember(folder, key, found.model_copy(update={"sweeps": tuple(sweeps)}))
         slot_bytes = max(each.slot_bytes for each in sweeps)
         most = min(limit, found.most or limit, fits(slot_bytes, self._device.free_bytes()))

@@ -19,7 +19,8 @@ class Device:
     """What is asked of a device."""
 
     now: Callable[[], float]
-    """Seconds, once all work that was queued is done."""
+    """Seconds, once all work that was queued is done; on the CPU this thread's own: what others take of its core says
+    nothing of what it trains."""
     held_bytes: Callable[[], int]
     """What this process holds, once it has let go of what it only keeps for later; begins a peak."""
     peak_bytes: Callable[[], int]
@@ -34,7 +35,7 @@ def device_named(name: str, *, n_trainers: int) -> Device:
     """Return the device of this name; trainers on the CPU share its memory evenly."""
     if name == "cpu":
         return Device(
-            now=time.perf_counter,
+            now=time.thread_time,
             held_bytes=_held_bytes,
             peak_bytes=_resident_bytes,
             free_bytes=lambda: _available_bytes() // n_trainers,
