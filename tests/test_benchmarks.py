@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from objectives.data import load
 from search.events import AttemptInterrupted, AttemptStarted, EpochReported, Event, TrialFinished
@@ -98,7 +100,7 @@ def reported(trial: int, at: float, epoch: int = 1) -> Event:
 
 
 def test_pace_counts_slot_updates_of_full_trainers_only() -> None:
-    events = [started(0, 0, 0.0), started(1, 1, 0.0), reported(0, 1.0), reported(1, 1.0), started(2, 0, 1.5)]
+    events = [started(0, 0, 0.0), started(1, 1, 0.0), reported(0, 1.0), started(2, 0, 1.5)]
     for i in range(1, 6):  # trainer 0 holds two trials and needs two seconds an epoch, trainer 1 one and one second
         events += [reported(0, 2.0 * i), reported(2, 2.0 * i), reported(1, 2.0 * i - 1), reported(1, 2.0 * i)]
     found = fused.steady(events, epoch_updates=10)
@@ -107,9 +109,30 @@ def test_pace_counts_slot_updates_of_full_trainers_only() -> None:
     assert (found.slots, found.window_s) == (2, 8.0)
 
 
+@given(
+    offsets=st.lists(st.floats(0, 0.999), min_size=1, max_size=8),
+    epoch_s=st.floats(0.1, 10),
+    n_epochs=st.integers(1, 12),
+    since=st.floats(0, 5),
+)
+def test_pace_does_not_depend_on_when_slots_were_admitted_nor_on_the_window(
+    offsets: list[float], epoch_s: float, n_epochs: int, since: float
+) -> None:
+    events = [started(trial, trial % 2, offset * epoch_s) for trial, offset in enumerate(offsets)]
+    events += [
+        reported(trial, (offset + n) * epoch_s)
+        for trial, offset in enumerate(offsets)
+        for n in range(1, n_epochs + 1)
+        if offset + n <= n_epochs  # nobody sees what comes later
+    ]
+    found = fused.steady(sorted(events, key=lambda event: event.at), epoch_updates=10, since=since)
+    assert found is None or found.rate == pytest.approx(10 * len(offsets) / epoch_s)
+    assert found is not None or n_epochs * epoch_s <= since + 3 * epoch_s
+
+
 def test_untrained_networks_count_for_nothing_and_no_trainer_may_be_silent() -> None:
     both = [started(0, 0, 0.0), started(1, 1, 0.0), reported(0, 1.0), reported(0, 2.0), reported(1, 1.0, epoch=0)]
-    assert fused.steady(both, epoch_updates=1) is None
+    assert fused.steady(both, epoch_updates=1, since=0.5) is None
 
 
 def test_ended_trials_leave_room_for_the_next() -> None:

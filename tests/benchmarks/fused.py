@@ -9,7 +9,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -152,51 +152,50 @@ def has_a_run(path: Path, study: str) -> bool:
 
 
 def steady(events: Iterable[Event], *, epoch_updates: int, since: float = 0.0) -> Pace | None:
-    """Measure the steady state in a study's events; None where there is none. Reports before `since` do not count.
+    """Measure the steady state in a study's events, without what began before `since`; None where there is none.
 
-    It begins with the first report after every trainer has been given as many trials as it ever held, and ends with
-    the last one of the trainer that was first to fall silent. A trainer's pace is counted from report to report.
+    It begins when every trainer has been given as many trials as it ever held and the epochs in progress then are over;
+    it ends when the oldest epoch began that is not over yet. An epoch's updates are spread evenly over its time: slots
+    that were admitted together report together, and whether such a group falls just within a short window or just
+    without would else be much of the figure.
     """
     epochs = 0
     trainer_of: dict[int, int] = {}
-    training: set[int] = set()
+    began: dict[int, float] = {}
+    """Trial in training -> when its present epoch began."""
     most: dict[int, tuple[int, float]] = {}
-    reports: dict[int, dict[float, int]] = {}
+    spans: list[tuple[float, float]] = []
+    """Of each epoch that is over."""
     for event in events:
         match event:
             case StudyCreated():
                 epochs = event.definition["epochs"]
             case AttemptStarted(trial=trial, trainer=trainer, at=at):
-                trainer_of[trial] = trainer
-                training.add(trial)
-                held = sum(trainer_of[each] == trainer for each in training)
+                trainer_of[trial], began[trial] = trainer, at
+                held = sum(trainer_of[each] == trainer for each in began)
                 if held > most.get(trainer, (0, 0.0))[0]:
                     most[trainer] = held, at
             case TrialFinished(trial=trial) | AttemptInterrupted(trial=trial):
-                training.discard(trial)
-            case EpochReported(trial=trial, at=at, epoch=epoch) if epoch > 0:
-                own = reports.setdefault(trainer_of[trial], {})
-                own[at] = own.get(at, 0) + 1
-                if epoch == epochs:
-                    training.discard(trial)  # it is only being saved
-    if not most or reports.keys() != most.keys():
+                began.pop(trial, None)
+            case EpochReported(trial=trial, at=at, epoch=epoch) if trial in began:
+                if epoch > 0:
+                    spans.append((began[trial], at))
+                began[trial] = at
+                if 0 < epoch == epochs:
+                    del began[trial]  # it is only being saved
+    if not most or not spans:
         return None
-    later = {t: {at: n for at, n in own.items() if at > max(most[t][1], since)} for t, own in reports.items()}
-    if not all(later.values()):
+    full = max(since, *(at for _, at in most.values()))
+    start = max((end for begin, end in spans if begin < full <= end), default=full)
+    end = min(began.values(), default=max(end for _, end in spans))
+    if end <= start:
         return None
-    start, end = max(min(own) for own in later.values()), min(max(own) for own in later.values())
-    paces = [_pace({at: n for at, n in own.items() if start <= at <= end}) for own in later.values()]
-    if not all(paces):
-        return None
-    return Pace(rate=sum(paces) * epoch_updates, window_s=end - start, slots=max(count for count, _ in most.values()))
-
-
-def _pace(reports: Mapping[float, int]) -> float:
-    """Slot-epochs per second between the first report and the last; 0 where there are not two."""
-    times = sorted(reports)
-    if len(times) < 2:
-        return 0.0
-    return sum(reports[at] for at in times[1:]) / (times[-1] - times[0])
+    n_epochs = sum(max(0.0, min(end, over) - max(start, begin)) / (over - begin) for begin, over in spans)
+    return Pace(
+        rate=n_epochs * epoch_updates / (end - start),
+        window_s=end - start,
+        slots=max(count for count, _ in most.values()),
+    )
 
 
 def _events(path: Path) -> list[Event]:
