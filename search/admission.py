@@ -13,10 +13,10 @@ from typing import Protocol
 from search import definition as definitions
 from search.asking import Asking
 from search.cohort import TrainerLoad, place, refill
-from search.contract import HyperparameterRule, Value
+from search.contract import Capacity, HyperparameterRule, Value
 from search.definition import StudyDefinition, hyperparameters
 from search.events import TrialAsked
-from search.flight import foreseen, most_in_flight
+from search.flight import foreseen, most_in_flight, slots_wanted
 from search.pruning import survived
 from search.sampling import Sampling
 from search.state import State, Trial
@@ -44,6 +44,9 @@ class Admission(Protocol):
         """Yield trials with the trainer that takes each, as long as there are both: interrupted ones before all."""
 
     def structure(self, trial: Trial) -> str: ...
+
+    def slots_wanted(self, capacity: Capacity) -> int:
+        """Return how many slots of a structure are to train at once."""
 
     def tell(self, trial: Trial) -> None:
         """Hear of a finished trial."""
@@ -129,6 +132,9 @@ class Sampled:
 
     def structure(self, trial: Trial) -> str:
         return definitions.structure(trial.hyperparameters, self.rules)
+
+    def slots_wanted(self, capacity: Capacity) -> int:
+        return slots_wanted(self.definition, capacity)
 
     def tell(self, trial: Trial) -> None:
         self._count(trial)

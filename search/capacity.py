@@ -11,12 +11,13 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from search.contract import Admit, Estimate, Hyperparameters, Objective, Open, Opened, Population
+from search.contract import Admit, Capacity, Estimate, Hyperparameters, Objective, Open, Opened, Population
 from search.device import Device, device_named
 
 GAIN = 0.05
@@ -123,12 +124,14 @@ def swept(
 ) -> Sweep:
     """Train populations of 1, 4, 16, ... slots, two sizes in turns, as long as that pays and fits.
 
+    Where memory runs out, all is tried again with half as many slots at most.
+
     Args:
         build: makes an empty population of the structure.
         limit: the most slots to try.
         least_bytes: a slot's memory, where less is measured.
     """
-    seconds, slot_bytes = {1: 1.0}, least_bytes
+    seconds, slot_bytes, more = {1: 1.0}, least_bytes, 1
     smaller, larger = build(), build()
     try:
         _fill(smaller, 1, hyperparameters, device)
@@ -148,6 +151,9 @@ def swept(
         if not out_of_memory(error):
             raise
         limit = max(seconds)
+    if more // 2 > limit:  # beyond the handler, whose traceback holds on to the populations
+        del smaller, larger
+        return swept(build, hyperparameters, limit=more // 2, least_bytes=slot_bytes, device=device)
     return Sweep(seconds=seconds, limit=limit, slot_bytes=slot_bytes)
 
 
@@ -192,7 +198,7 @@ class Capacities:
     def __init__(self, objective: Objective, *, order: Open, opened: Opened) -> None:
         self._objective, self._order = objective, order
         self._device = device_named(opened.device, n_trainers=order.n_trainers)
-        self._known: dict[str, int] = {}
+        self._known: dict[str, Capacity] = {}
         self._where = {
             "objective": order.objective,
             "device": opened.device_name,
@@ -202,8 +208,8 @@ class Capacities:
             "input_shape": opened.facts["input_shape"],
         }
 
-    def of(self, order: Admit | Estimate) -> int:
-        """Return how many slots of the order's structure are to train at once; measures it, unless that is known.
+    def of(self, order: Admit | Estimate) -> Capacity:
+        """Return the capacity of the order's structure; measures it, unless it is known.
 
         Raises:
             Exception: whatever the objective raises when it builds or trains the structure.
@@ -212,23 +218,24 @@ class Capacities:
         if known is not None:
             return known
         if isinstance(order, Admit) and order.alone:
-            return 1  # it may be what breaks its population, so it is not tried in company
+            return Capacity(slots=1)  # it may be what breaks its population, so it is not tried in company
         self._known[order.structure] = self._found(order)
         return self._known[order.structure]
 
     def shrink(self, order: Admit, n_slots: int) -> None:
         """Remember that memory ran out with so many slots of the order's structure: half as many from now on."""
         half = max(1, n_slots // 2)
-        self._known[order.structure] = min(half, self._known.get(order.structure, half))
+        known = self._known.get(order.structure, Capacity(slots=half))
+        self._known[order.structure] = replace(known, slots=min(half, known.slots))
         folder, key = self._order.capacity_dir, self._key(order)
         found = recall(folder, key)
         remember(folder, key, found.model_copy(update={"most": min(half, found.most or half)}))
 
-    def _found(self, order: Admit | Estimate) -> int:
+    def _found(self, order: Admit | Estimate) -> Capacity:
         limit = self._objective.capacity(order.hyperparameters)
         limit = min(limit, self._order.most_slots or limit)
         if limit == 1 or self._order.slots is not None:
-            return limit
+            return Capacity(slots=limit)
         folder, key = self._order.capacity_dir, self._key(order)
         found = recall(folder, key)
         sweeps = _telling(found, limit)
@@ -239,7 +246,9 @@ class Capacities:
             remember(folder, key, found.model_copy(update={"sweeps": tuple(sweeps)}))
         slot_bytes = max(each.slot_bytes for each in sweeps)
         most = min(limit, found.most or limit, fits(slot_bytes, self._device.free_bytes()))
-        return min(most, pays(joined(sweeps)))
+        seconds = joined(sweeps)
+        paying = pays(seconds)
+        return Capacity(slots=min(most, paying), saves=1 - seconds[paying] / paying)
 
     def _swept(self, order: Admit | Estimate, limit: int) -> Sweep:
         return swept(

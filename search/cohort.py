@@ -38,8 +38,9 @@ def place(
 ) -> int | None:
     """Return the trainer that takes a trial, or None where it has to wait.
 
-    A population that trains the structure and has room is preferred, whatever else its trainer still trains; then
-    the least loaded trainer, if it is not full, then the lowest number. `alone` asks for an empty trainer.
+    A trainer that trains nothing is preferred, since an idle core loses more than company saves; then a population that
+    trains the structure and has room, whatever else its trainer still trains; then the least loaded trainer, if it is
+    not full, then the lowest number. `alone` asks for an empty trainer.
 
     Args:
         structure: None asks whether any trainer could take some trial of another structure now.
@@ -59,6 +60,7 @@ def place(
     best = min(
         candidates,
         key=lambda each: (
+            bool(each.populations),
             structure not in each.populations and not spread,
             load(each, capacity),
             structure not in each.populations,
@@ -81,8 +83,8 @@ def refill(
     """Return the structure that the next trial is to have so that populations are full, or None.
 
     Of the emptiest trainer it is the fullest population's: one full population is better than two that are half full.
-    A structure is held while it owes the sampler fewer trials than its limit. What has room for one now comes before
-    what will need one later.
+    None while a trainer trains nothing: a trial that is to have company would leave it idle. A structure is held while
+    it owes the sampler fewer trials than its limit. What has room for one now comes before what will need one later.
 
     Args:
         capacity: of the structures for which it is known; others are not refilled.
@@ -90,6 +92,8 @@ def refill(
         debts: structure -> trials that were given it, less those the sampler drew with it.
         limits: structure -> how many it may owe; none where it is absent.
     """
+    if any(not each.populations and not each.pending for each in loads):
+        return None
     found = []
     for structure, slots in capacity.items():
         holders = [each for each in loads if structure in each.populations and _may_join(each)]

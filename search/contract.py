@@ -319,10 +319,19 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """How many slots of a structure pay, and fit, at once."""
+
+    slots: int
+    saves: float = 1.0
+    """Of a lone slot's update, that a slot's share of one is shorter; 1 where that was not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
     trial: int
     attempt: int
-    capacity: int
+    capacity: Capacity
     n_parameters: int
 
 
@@ -380,7 +389,7 @@ class Estimated:
     memory_bytes: int
     update_s: float
     epoch_s: float
-    capacity: int
+    capacity: Capacity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

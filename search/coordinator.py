@@ -283,7 +283,7 @@ class Coordinator:
         self._n_parameters[reply.trial] = reply.n_parameters
         trial = self.state.trials[reply.trial]
         key = trial.attempts[-1].structure
-        limits = (reply.capacity, self.definition.slots, self.state.max_slots.get(key))
+        limits = (self._admission.slots_wanted(reply.capacity), self.definition.slots, self.state.max_slots.get(key))
         self._admission.capacity[key] = max(1, min(limit for limit in limits if limit is not None))
 
     def _reported(self, number: int, report: Report) -> None:

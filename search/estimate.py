@@ -10,6 +10,7 @@ from search.contract import Estimate, Estimated, Failed, HyperparameterRule, Ope
 from search.definition import StudyDefinition, check_objective, hyperparameters, structure
 from search.errors import TrainerError
 from search.executors import CPU_TRAINER_ENVIRONMENT, Executor, LocalProcesses
+from search.flight import slots_wanted
 from search.launch import ask, first_order, open_trainer, orders
 from search.ledger import Ledger
 from search.sampling import Sampling
@@ -77,7 +78,7 @@ def _print_costs(
     console.print(
         f"largest network: {largest.n_parameters:,} parameters, {largest.memory_bytes / 2**20:,.0f} MiB in a trainer, "
         f"{largest.update_s * 1000:.1f} ms an update, {largest.epoch_s:.1f} s an epoch, "
-        f"{largest.capacity} of its kind at once",
+        f"{slots_wanted(definition, largest.capacity)} of its kind at once",
         highlight=False,
         soft_wrap=True,
     )

@@ -3,6 +3,7 @@
 Trials in flight have taught the sampler nothing yet: what they cost the search is in tests/benchmarks/README.md.
 """
 
+from search.contract import Capacity
 from search.definition import StudyDefinition
 
 LEARNING = ("tpe", "gp", "cmaes")
@@ -14,6 +15,9 @@ FORESIGHT = 4
 knows, and what a long study could afford costs a short one its start (tests/benchmarks/README.md)."""
 FEW_SLOTS = 8
 """Slots that a trainer's population may have in any study: a short one fills those of some structures."""
+LEAST_SAVING = 1 / 3
+"""Of a lone slot's update, that company must save where the sampler learns: a trial in company takes longer to teach it
+something (tests/benchmarks/README.md)."""
 
 
 def foreseen(definition: StudyDefinition, n_asked: int) -> int:
@@ -28,6 +32,11 @@ def most_in_flight(definition: StudyDefinition, n_trainers: int, *, n_asked: int
     if definition.sampler not in LEARNING:
         return definition.n_trials
     return max(LEAST_IN_FLIGHT, n_trainers, foreseen(definition, n_asked) // FLIGHT_SHARE)
+
+
+def slots_wanted(definition: StudyDefinition, capacity: Capacity) -> int:
+    """Return how many slots of a structure are to train at once, of those that pay: one where company hardly does."""
+    return capacity.slots if definition.sampler not in LEARNING or capacity.saves >= LEAST_SAVING else 1
 
 
 def most_slots(definition: StudyDefinition, n_trainers: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from search import definition as definitions
 from search.cohort import TrainerLoad, place
-from search.contract import HyperparameterRule
+from search.contract import Capacity, HyperparameterRule
 from search.definition import StudyDefinition, hyperparameters
 from search.events import StagePlanned, TrialAsked
 from search.sampling import replicate_seeds
@@ -49,6 +49,9 @@ class Planned:
 
     def structure(self, trial: Trial) -> str:
         return definitions.structure(trial.hyperparameters, self.rules)
+
+    def slots_wanted(self, capacity: Capacity) -> int:
+        return capacity.slots
 
     def tell(self, trial: Trial) -> None:
         """Nothing is learned from a run: what a stage found is in the state."""

@@ -48,7 +48,7 @@ from search.contract import (
     Report,
 )
 from search.device import Device, device_named
-from search.events import AttemptInterrupted
+from search.events import AttemptInterrupted, AttemptStarted, TrialFinished
 from search.executors import CPU_TRAINER_ENVIRONMENT, QueueChannel
 from search.trainer import Trainer
 from tests.running import PROJECT, TABLE, coordinate, events_of, fake_study, faults
@@ -164,7 +164,7 @@ def test_sweep_stays_within_its_limit_whatever_the_noise(overhead: float, own: f
     assert 1 <= pays(found.seconds) <= max(found.seconds) <= found.limit == limit
 
 
-@pytest.mark.parametrize(("own", "tried"), [(0.06, 1), (0.02, 4), (0.002, 16)])
+@pytest.mark.parametrize(("own", "tried"), [(0.06, 1), (0.015, 4), (0.002, 16)])
 def test_sweep_of_a_slow_network_takes_no_step_that_takes_long(own: float, tried: int) -> None:
     machine = Machine(own=own, overhead=own)
     assert pays(machine.sweep(16).seconds) == machine.most == tried
@@ -410,7 +410,7 @@ class Opened:
     def capacity(self, trial: int, given: Hyperparameters = FAKE, *, alone: bool = False) -> int:
         admitted = self.send(admit(trial, given, alone=alone))[0]
         assert isinstance(admitted, Admitted), admitted
-        return admitted.capacity
+        return admitted.capacity.slots
 
 
 def admit(trial: int, given: Hyperparameters, *, alone: bool = False) -> Admit:
@@ -537,6 +537,29 @@ def test_what_raises_in_a_sweep_fails_the_trial_and_not_the_trainer(tmp_path: Pa
     assert isinstance(failed, Failed)
     assert failed.trials == ((0, 1),)
     assert trainer.capacity(1) == 4
+
+
+@pytest.mark.parametrize(
+    ("sampler", "four", "together"), [("tpe", 3.6, 1), ("tpe", 2.0, 4), ("random", 3.6, 4)], ids=str
+)
+def test_trials_of_a_sampler_that_learns_have_company_only_where_that_saves_much(
+    sampler: str, four: float, together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    study = fake_study(n_trials=N_TRIALS, epochs=3, sampler=sampler, pruning={"kind": "none"}, **ONE_SHAPE)
+    coordinate(study, tmp_path / "before")
+    (path,) = (tmp_path / "cache" / "capacity").iterdir()
+    rewrite(path, sweeps=[{"seconds": {"1": 1.0, "4": four}, "limit": 4, "slot_bytes": 1000}] * SWEEPS)
+    coordinate(study, tmp_path)
+    training, most = set[int](), 0
+    for event in events_of(tmp_path):
+        match event:
+            case AttemptStarted(trial=trial):
+                training.add(trial)
+            case TrialFinished(trial=trial):
+                training.discard(trial)
+        most = max(most, len(training))
+    assert most == together
 
 
 # ---------------------------------------------------------------- memory that is too small

@@ -26,7 +26,11 @@ def test_load_is_how_full_the_fullest_population_is_and_1_for_an_unknown_capacit
 
 
 def test_a_trial_joins_the_population_of_its_structure() -> None:
-    assert placed("small", trainer(0), trainer(1, small=3)) == 1
+    assert placed("small", trainer(0, middle=1), trainer(1, small=3)) == 1
+
+
+def test_a_trainer_that_trains_nothing_comes_before_company() -> None:
+    assert placed("small", trainer(0, small=3), trainer(1)) == 1
 
 
 def test_of_two_populations_of_its_structure_the_less_loaded_is_joined() -> None:
@@ -150,6 +154,12 @@ def test_the_emptiest_trainer_s_fullest_population_is_refilled_first() -> None:
     assert refilled(trainer(0)) is None
 
 
+def test_nothing_is_held_for_company_while_a_trainer_trains_nothing() -> None:
+    assert refilled(trainer(0, small=7), trainer(1)) is None
+    starting = TrainerLoad(trainer=1, populations={}, alone=False, pending=True)
+    assert refilled(trainer(0, small=7), starting) == "small"
+
+
 def test_one_trial_is_asked_ahead_of_room_and_after_all_that_find_room_now() -> None:
     assert refilled(trainer(0, small=8)) == "small"
     assert refilled(trainer(0, small=8), waiting={"small": 1}) is None
@@ -186,6 +196,8 @@ def test_a_structure_is_held_exactly_if_a_population_of_it_can_take_more_and_it_
 ) -> None:
     def wanted(structure: str) -> int:
         """How many trials of the structure could be used, those ahead included; none where it may not be held."""
+        if any(not t.populations and not t.pending for t in loads):
+            return 0
         open_to_it = [t for t in loads if structure in t.populations and not t.pending and not t.alone]
         if not open_to_it or CAPACITY[structure] == 1 or debts.get(structure, 0) >= limits.get(structure, 0):
             return 0

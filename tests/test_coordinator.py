@@ -12,7 +12,7 @@ import pytest
 from search import checkpoint
 from search.admission import DEBT_SHARE
 from search.checkpoint import hash_file
-from search.contract import Admit, Admitted, Failed, Open, Opened, Order, Refused, Reply, Report, SlotReport
+from search.contract import Admit, Admitted, Capacity, Failed, Open, Opened, Order, Refused, Reply, Report, SlotReport
 from search.definition import StudyDefinition
 from search.errors import StudyStoppedError, TrainerError
 from search.events import (
@@ -314,7 +314,7 @@ def opened() -> Opened:
 
 
 def admitted(order: Admit) -> Admitted:
-    return Admitted(trial=order.trial, attempt=order.attempt, capacity=4, n_parameters=1)
+    return Admitted(trial=order.trial, attempt=order.attempt, capacity=Capacity(slots=4), n_parameters=1)
 
 
 def report(order: Admit, *, epoch: int, value: float) -> Report:

@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.contract import Capacity
 from search.definition import StudyDefinition
-from search.flight import FEW_SLOTS, FORESIGHT, LEARNING, LEAST_IN_FLIGHT, foreseen, most_in_flight, most_slots
+from search.flight import (
+    FEW_SLOTS,
+    FORESIGHT,
+    LEARNING,
+    LEAST_IN_FLIGHT,
+    LEAST_SAVING,
+    foreseen,
+    most_in_flight,
+    most_slots,
+    slots_wanted,
+)
 from search.launch import first_order
 from search.state import State
 from tests.studies import definition
@@ -36,6 +47,12 @@ def test_how_a_study_begins_does_not_depend_on_trials_that_it_may_never_come_to(
     one, other = (study("tpe", FORESIGHT * 500 * times) for times in (1, 100))
     assert foreseen(one, n_asked) == foreseen(other, n_asked)
     assert most_in_flight(one, 2, n_asked=n_asked) == most_in_flight(other, 2, n_asked=n_asked)
+
+
+@given(sampler=SAMPLERS, slots=st.integers(1, 64), saves=st.floats(0, 1))
+def test_a_sampler_that_learns_wants_company_only_where_that_saves_much(sampler: str, slots: int, saves: float) -> None:
+    wanted = slots_wanted(study(sampler, 100), Capacity(slots=slots, saves=saves))
+    assert wanted == (1 if sampler in LEARNING and saves < LEAST_SAVING else slots)
 
 
 @given(sampler=SAMPLERS, n_trials=COUNTS, n_trainers=TRAINERS)

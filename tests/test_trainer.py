@@ -107,7 +107,7 @@ def test_admission_is_confirmed_then_the_untrained_network_reported_then_each_ep
     session = Session()
     first = session.sent(admit(0))
     assert isinstance(first[0], Admitted)
-    assert (first[0].capacity, first[0].n_parameters) == (4, 100)
+    assert (first[0].capacity.slots, first[0].n_parameters) == (4, 100)
     assert epochs(first) == [{0: 0}, {0: 1}]
     assert [epochs(session.sent()) for _ in range(4)] == [[{0: 2}], [{0: 3}], [{0: 4}], []]
 
