@@ -12,7 +12,7 @@ from typing import Protocol
 
 from search import definition as definitions
 from search.asking import Asking
-from search.cohort import TrainerLoad, place, refill
+from search.cohort import TrainerLoad, idle, place, refill
 from search.contract import Capacity, HyperparameterRule, Value
 from search.definition import StudyDefinition, hyperparameters
 from search.events import TrialAsked
@@ -148,11 +148,12 @@ class Sampled:
         in_training = {trial.attempts[-1].structure for trial in self.state.running}
         for trial in self.state.waiting:
             key = self.structure(trial)
-            ahead = trial.held and not trial.attempts and key in in_training
+            now = loads()
+            ahead = trial.held and not trial.attempts and key in in_training and not idle(now)
             number = place(
                 key,
                 alone=trial.alone_next,
-                loads=loads(),
+                loads=now,
                 capacity=self.capacity,
                 replicates=self.definition.n_replicates,
                 joins=ahead,

@@ -26,6 +26,11 @@ def load(trainer_load: TrainerLoad, capacity: Mapping[str, int]) -> float:
     return max(fills, default=0.0)
 
 
+def idle(loads: Sequence[TrainerLoad]) -> bool:
+    """Whether a trainer trains nothing, and could."""
+    return any(not each.populations and not each.pending for each in loads)
+
+
 def place(
     structure: str | None,
     *,
@@ -92,7 +97,7 @@ def refill(
         debts: structure -> trials that were given it, less those the sampler drew with it.
         limits: structure -> how many it may owe; none where it is absent.
     """
-    if any(not each.populations and not each.pending for each in loads):
+    if idle(loads):
         return None
     found = []
     for structure, slots in capacity.items():

@@ -209,18 +209,16 @@ def test_sweeps_with_limits_between_two_doublings_are_joined_too() -> None:
     assert joined([first, second]) == pytest.approx({1: 1.0, 2: 1.2, 3: 1.5, 4: 1.8, 6: 2.7})
 
 
-@given(st.floats(1e-3, 4e-3), st.floats(1e-3, 2e-3), st.integers(0, 10**6))
-def test_three_joined_sweeps_of_a_noisy_machine_cost_no_more_than_one_at_its_worst(
-    overhead: float, own: float, seed: int
-) -> None:
-    def regret(sweeps: list[Sweep]) -> float:
-        shares = [(overhead + own * size) / size for size in (pays(joined(sweeps)), 32)]
-        return shares[0] / shares[1]
+def test_three_joined_sweeps_of_a_noisy_machine_lose_less_than_one() -> None:
+    machine = Machine(overhead=2e-3, own=4e-3, noise=0.3)
 
-    machine = Machine(overhead=overhead, own=own, noise=0.3)
-    machine.rng.seed(seed)
-    sweeps = [machine.sweep(32) for _ in range(SWEEPS)]
-    assert regret(sweeps) <= max(regret([each]) for each in sweeps) + 1e-9
+    def lost(sweeps: list[Sweep]) -> float:
+        """Of a slot's share of an update of 32."""
+        n = pays(joined(sweeps))
+        return (machine.overhead / n + machine.own) / (machine.overhead / 32 + machine.own) - 1
+
+    each = [[machine.sweep(32) for _ in range(SWEEPS)] for _ in range(100)]
+    assert sum(map(lost, each)) < 0.7 * sum(lost([one]) for one, *_ in each)
 
 
 @pytest.mark.parametrize(
