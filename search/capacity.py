@@ -140,7 +140,7 @@ def swept(
             limit = min(limit, max(size, n_held + fits(slot_bytes, device.free_bytes())))
             more = min(STEP * size, limit)
             n_updates = device.warm_ups * more + 2 * LEAST_ROUNDS * (size + more)
-            if more == size or n_updates * _settled(smaller, device) / size > LONGEST_S:
+            if more == size or n_updates * _settled(smaller, device.now) / size > LONGEST_S:
                 break
             held = device.held_bytes()
             _fill(larger, more, hyperparameters, device)
@@ -170,16 +170,16 @@ def _ratio(above: Population, below: Population, device: Device) -> float:
     """How much longer an update of one takes than of the other: the median of several, in turns."""
     started, ratios = device.now(), list[float]()
     while len(ratios) < LEAST_ROUNDS or device.now() - started < COMPARISON_S:
-        ratios.append(_settled(above, device) / _settled(below, device))
+        ratios.append(_settled(above, device.spent) / _settled(below, device.spent))
     return statistics.median(ratios)
 
 
-def _settled(population: Population, device: Device) -> float:
+def _settled(population: Population, clock: Callable[[], float]) -> float:
     """Time an update that follows another: the first finds what the other population left in the caches."""
     population.update()
-    started = device.now()
+    started = clock()
     population.update()
-    return max(device.now() - started, OVERHEAD_S)
+    return max(clock() - started, OVERHEAD_S)
 
 
 # ---------------------------------------------------------------- what is remembered

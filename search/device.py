@@ -19,8 +19,9 @@ class Device:
     """What is asked of a device."""
 
     now: Callable[[], float]
-    """Seconds, once all work that was queued is done; on the CPU this thread's own: what others take of its core says
-    nothing of what it trains."""
+    """Seconds, once all work that was queued is done."""
+    spent: Callable[[], float]
+    """The same, but on the CPU this process's own: what others take of its core says nothing of what it trains."""
     held_bytes: Callable[[], int]
     """What this process holds, once it has let go of what it only keeps for later; begins a peak."""
     peak_bytes: Callable[[], int]
@@ -35,7 +36,8 @@ def device_named(name: str, *, n_trainers: int) -> Device:
     """Return the device of this name; trainers on the CPU share its memory evenly."""
     if name == "cpu":
         return Device(
-            now=time.thread_time,
+            now=time.perf_counter,
+            spent=time.process_time,
             held_bytes=_held_bytes,
             peak_bytes=_resident_bytes,
             free_bytes=lambda: _available_bytes() // n_trainers,
@@ -57,6 +59,7 @@ def device_named(name: str, *, n_trainers: int) -> Device:
 
     return Device(
         now=now,
+        spent=now,
         held_bytes=held_bytes,
         peak_bytes=lambda: int(cuda.max_memory_allocated(name)),
         free_bytes=free_bytes,

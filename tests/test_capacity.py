@@ -68,6 +68,7 @@ class Machine:
         self.rng = random.Random(0)
         self.device = Device(
             now=lambda: self.clock,
+            spent=lambda: self.clock,
             held_bytes=lambda: 1000 * self.n_slots,
             peak_bytes=lambda: 1000 * self.n_slots,
             free_bytes=lambda: 1000 * (holds - self.n_slots),
