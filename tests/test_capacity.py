@@ -9,6 +9,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,19 @@ def test_sweep_of_a_slow_network_takes_no_step_that_takes_long(own: float, tried
     machine = Machine(own=own, overhead=own)
     assert pays(machine.sweep(16).seconds) == machine.most == tried
     assert machine.clock <= 2 * LONGEST_S
+
+
+def test_sweep_of_an_objective_that_only_waits_comes_to_an_end() -> None:
+    machine = Machine(overhead=1e-3, own=1e-3)
+    machine.device = replace(machine.device, spent=lambda: 0.0)
+    machine.sweep(16)
+    assert machine.clock <= 2 * LONGEST_S
+
+
+def test_what_others_take_of_the_core_does_not_change_what_pays() -> None:
+    alone, beside = Machine(overhead=1e-3, own=1e-3), Machine(overhead=1e-3, own=1e-3)
+    beside.device = replace(beside.device, now=lambda: beside.clock + beside.rng.uniform(0, 0.1))
+    assert beside.sweep(16).seconds == pytest.approx(alone.sweep(16).seconds)
 
 
 # ---------------------------------------------------------------- several sweeps
