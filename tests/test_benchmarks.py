@@ -62,6 +62,7 @@ def test_sides_alternate_forth_and_back() -> None:
 def test_spread_is_the_median_with_the_least_and_the_greatest() -> None:
     assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
     assert spread([1234.5]) == "1,234 (1,234 to 1,234)"
+    assert spread([math.inf, 0.07, math.inf]) == "never (0.07 to never)"
 
 
 def test_verdict_compares_the_median_with_the_bound() -> None:
@@ -69,6 +70,7 @@ def test_verdict_compares_the_median_with_the_bound() -> None:
     assert claim(1.0, 1.5, 9.0).verdict == "missed (0.75 of it)"
     assert claim(1.0, 1.5, 9.0, at_most=True).verdict == "met"
     assert claim(1.0, 3.0, 9.0, at_most=True).verdict == "missed (1.50 of it)"
+    assert claim(1.0, math.inf, math.inf, at_most=True).verdict == "missed (never)"
     assert claim(1.0, bound=None).verdict == ""
 
 

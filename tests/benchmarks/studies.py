@@ -85,7 +85,7 @@ def _claims(side: str, results: Path, bound: float, minutes: float | None) -> It
     budget = minutes or MINUTES[side]
     found_s = [(reached(ours, best(theirs)), reached(theirs, best(theirs))) for ours, theirs in pairs]
     bests = ", ".join(
-        f"{best(theirs):.2%} after {own_s:.0f} s (ours {best(ours):.2%}, that after {ours_s:.0f} s)"
+        f"{best(theirs):.2%} after {own_s:.0f} s (ours {best(ours):.2%}, that {_when(ours_s)})"
         for (ours, theirs), (ours_s, own_s) in zip(pairs, found_s, strict=True)
     )
     for figure, values, asked in (
@@ -102,6 +102,10 @@ def _claims(side: str, results: Path, bound: float, minutes: float | None) -> It
             void="" if len(pairs) == len(SEEDS) else f"{len(pairs)} of {len(SEEDS)} seeds: --full goes on",
             note=bests,
         )
+
+
+def _when(seconds: float) -> str:
+    return "never" if math.isinf(seconds) else f"after {seconds:.0f} s"
 
 
 def best(curve: Curve) -> float:

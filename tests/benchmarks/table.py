@@ -1,5 +1,6 @@
 """The arithmetic and the text of the table: claims, their spread, and whether they hold. Pure."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ class Claim:
     figure: str
     """What the values are: "x usual", "of the limit"."""
     values: Sequence[float]
-    """One per repeat."""
+    """One per repeat; infinity where it never came to it."""
     bound: float | None = None
     at_most: bool = False
     """Whether the bound is the most that is allowed; otherwise it is the least."""
@@ -36,7 +37,7 @@ class Claim:
             return ""
         if self.median <= self.bound if self.at_most else self.median >= self.bound:
             return "met"
-        return f"missed ({self.median / self.bound:.2f} of it)"
+        return "missed (never)" if math.isinf(self.median) else f"missed ({self.median / self.bound:.2f} of it)"
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
@@ -74,4 +75,6 @@ def rendered(claims: Iterable[Claim], machine: Mapping[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
+    if math.isinf(value):
+        return "never"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
